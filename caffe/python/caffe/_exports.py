@@ -1,0 +1,52 @@
+"""The public names of `caffe` and the modules they come from, imported when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "1.0.0"
+
+_ORIGINS = {
+    "caffe.errors": ("CaffeArrayError", "CaffeError", "CaffeFileError"),
+    "caffe.layer": ("Layer",),
+    "caffe.net_spec": ("NetSpec", "params", "to_proto"),
+    "caffe.precision": ("set_num_threads", "set_precision", "set_random_seed"),
+    "caffe.pycaffe": (
+        "TEST",
+        "TRAIN",
+        "Net",
+        "Timer",
+        "init_log",
+        "layer_type_list",
+        "log",
+        "set_device",
+        "set_mode_cpu",
+        "set_mode_gpu",
+    ),
+    "caffe.solver": (
+        "AdaDeltaSolver",
+        "AdaGradSolver",
+        "AdamSolver",
+        "NesterovSolver",
+        "RMSPropSolver",
+        "SGDSolver",
+        "get_solver",
+    ),
+}
+_HOMES = {name: module for module, names in _ORIGINS.items() for name in names}
+_MODULES = ("io", "layers", "net_spec", "proto")
+
+__all__ = sorted([*_HOMES, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"caffe.{name}")
+    raise AttributeError(f"module 'caffe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

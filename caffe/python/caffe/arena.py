@@ -1,0 +1,66 @@
+"""All parameters of a net in one piece of memory, their gradients in another.
+
+The learnable ones (`lr_mult` not 0) come first, in the order of the prototxt, the frozen ones
+after them.  Each parameter's blob is a view, so an update, a pull or a push is one operation on
+one buffer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from caffe.blob import Blob
+
+
+class Parameter(NamedTuple):
+    """A parameter that a layer owns (a layer that shares it is not listed)."""
+
+    layer: str
+    index: int  # among the layer's parameters
+    blob: Blob
+    lr_mult: float
+    decay_mult: float
+
+
+class Arena:
+    """The memory of a net's parameters.
+
+    `data` and `diff` are flat and hold every parameter; the first `num_learnable` values are
+    those of the learnable ones.  `spans` says where each parameter of `parameters` (in the order
+    of the prototxt) lies.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        self.parameters = list(parameters)
+        learnable = [p for p in parameters if p.lr_mult]
+        frozen = [p for p in parameters if not p.lr_mult]
+        self.num_learnable = sum(p.blob.count for p in learnable)
+        size = sum(p.blob.count for p in parameters)
+        self.data = torch.zeros(size)
+        self.diff = torch.zeros(size)
+        self.layout = [(p.layer, p.index, p.blob.shape) for p in learnable]
+        places: dict[int, slice] = {}
+        start = 0
+        for parameter in (*learnable, *frozen):
+            place = slice(start, start + parameter.blob.count)
+            self.data[place] = parameter.blob.data_tensor.reshape(-1)
+            parameter.blob.bind(self.data[place], self.diff[place])
+            places[id(parameter.blob)] = place
+            start = place.stop
+        self.spans = [places[id(p.blob)] for p in self.parameters]
+
+    def share(self, blob: Blob, owner: Blob) -> None:
+        """Let a blob of equal size be the same parameter as its owner."""
+        span = self.spans[[p.blob is owner for p in self.parameters].index(True)]
+        blob.bind(self.data[span], self.diff[span])
+
+    def adopt(self, other: Arena) -> None:
+        """Lay the values, not the gradients, into the memory of an arena of the same layout."""
+        self.data = other.data
+        for parameter, span in zip(self.parameters, self.spans):
+            parameter.blob.bind(self.data[span], self.diff[span])

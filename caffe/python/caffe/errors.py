@@ -1,0 +1,27 @@
+"""What goes wrong in the engine.
+
+- CaffeError (a ValueError): a net, solver, weights file or call that Caffe would not accept
+    - CaffeFileError (also a RuntimeError, as in pycaffe): a file that is missing or cannot be read
+    - CaffeArrayError (also a RuntimeError, as in pycaffe): arrays that a MemoryData layer cannot take
+"""
+
+
+class CaffeError(ValueError):
+    """A net, solver, weights file or call that Caffe would not accept."""
+
+
+class CaffeFileError(CaffeError, RuntimeError):
+    """A file that is missing or cannot be read."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"Could not open file {path}")
+
+
+class CaffeArrayError(CaffeError, RuntimeError):
+    """Arrays that a MemoryData layer cannot take."""
+
+
+def require(condition: object, message: str) -> None:
+    """Raise CaffeError with the message unless the condition holds."""
+    if not condition:
+        raise CaffeError(message)

@@ -1,0 +1,49 @@
+"""Settings of the whole process: arithmetic, threads, random numbers.
+
+With precision "bf16", Convolution and InnerProduct multiply in bfloat16; parameters, gradients
+and blobs stay float32.  An InnerProduct that no ReLU follows, which makes a net's output, is
+computed in float32 all the same.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from caffe.errors import CaffeError
+
+_PRECISIONS = ("float32", "bf16")
+
+
+class _Settings:
+    bf16 = False
+
+
+def set_precision(name: str) -> None:
+    """Choose the arithmetic of Convolution and InnerProduct: "float32" or "bf16".
+
+    Raises:
+        CaffeError: If the name is another; the setting is unchanged.
+    """
+    if name not in _PRECISIONS:
+        raise CaffeError(f"precision '{name}' is unknown; it is one of {', '.join(_PRECISIONS)}")
+    _Settings.bf16 = name == "bf16"
+
+
+def computes_bf16() -> bool:
+    """Return whether products are computed in bfloat16."""
+    return _Settings.bf16
+
+
+def set_num_threads(count: int) -> None:
+    """Let PyTorch use this many threads for one operation."""
+    torch.set_num_threads(count)
+
+
+def set_random_seed(seed: int) -> None:
+    """Seed fillers, Dropout and DummyData."""
+    torch.manual_seed(seed)
+
+
+set_precision(os.environ.get("DDQ_PRECISION") or "float32")

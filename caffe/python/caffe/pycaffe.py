@@ -1,0 +1,374 @@
+"""pycaffe's public names: Net and the functions of the module `caffe`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from caffe import weights as weight_files
+from caffe.blob import Blob, BlobVec
+from caffe.errors import CaffeArrayError, CaffeError, CaffeFileError
+from caffe.layer import Layer, layer_types
+from caffe.net import Network
+from caffe.precision import set_num_threads, set_precision, set_random_seed
+from caffe.proto import caffe_pb2
+from caffe.prototxt import read_net
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+TRAIN: int = caffe_pb2.TRAIN
+TEST: int = caffe_pb2.TEST
+
+
+class Net(Network):
+    """A net made from a prototxt file (or from a NetParameter, whose own state then counts).
+
+    `Net(file, phase, level=0, stages=None, weights=None)`, or in the old order
+    `Net(file, weights, phase)`.
+    """
+
+    def __init__(self, network_file: Any, *args: Any, **kwargs: Any) -> None:
+        phase, level, stages, weights = _constructor_arguments(args, kwargs)
+        if isinstance(network_file, caffe_pb2.NetParameter):
+            param, source = caffe_pb2.NetParameter(), network_file.name or "the net"
+            param.CopyFrom(network_file)
+        else:
+            param, source = read_net(network_file), str(network_file)
+        if phase is not None:
+            param.state.phase = phase  # type: ignore[assignment]  # an int, as in pycaffe
+            param.state.level = level
+            param.state.stage.extend(stages)
+        try:
+            super().__init__(param)
+        except CaffeFileError:
+            raise
+        except CaffeError as error:
+            raise CaffeError(f"{source}: {error}") from error
+        names = self._layer_names
+        self._named_blobs = OrderedDict(zip(self._blob_names, self._blobs))
+        self._named_params = OrderedDict(
+            (name, layer.blobs) for name, layer in zip(names, self._layers) if layer.blobs
+        )
+        if weights is not None:
+            self.copy_from(weights)
+
+    @property
+    def blobs(self) -> OrderedDict[str, Blob]:
+        """The blobs by name, in the order they are made."""
+        return self._named_blobs
+
+    @property
+    def params(self) -> OrderedDict[str, BlobVec]:
+        """The parameters by layer, of the layers that have some."""
+        return self._named_params
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers in their order."""
+        return self._layers
+
+    @property
+    def layer_dict(self) -> OrderedDict[str, Layer]:
+        """The layers by name."""
+        return OrderedDict(zip(self._layer_names, self._layers))
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of the Input layers' blobs."""
+        return [self._blob_names[i] for i in self._inputs]
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the blobs that no layer reads, sorted."""
+        return [self._blob_names[i] for i in self._outputs]
+
+    @property
+    def top_names(self) -> OrderedDict[str, list[str]]:
+        """The names of every layer's tops."""
+        return self._names(self._top_indices)
+
+    @property
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
+        """The names of every layer's bottoms."""
+        return self._names(self._bottom_indices)
+
+    def _names(self, indices: list[list[int]]) -> OrderedDict[str, list[str]]:
+        return OrderedDict(
+            (name, [self._blob_names[i] for i in row])
+            for name, row in zip(self._layer_names, indices)
+        )
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        return list(self._loss_weights)
+
+    @property
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """The loss weight of every blob, 0 for most."""
+        return OrderedDict(zip(self._blob_names, self._loss_weights))
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return list(self._top_indices[layer])
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        return list(self._bottom_indices[layer])
+
+    # -- running ----------------------------------------------------------------------------
+
+    def forward(
+        self,
+        blobs: Sequence[str] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        **inputs: Any,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run the layers from `start` to `end`, all by default.
+
+        Args:
+            blobs: Names of blobs to return beside the outputs.
+            start: The name of the first layer to run.
+            end: The name of the last; its tops are returned instead of the net's outputs.
+            **inputs: A value for every input, or none at all.
+
+        Returns:
+            Live views of the outputs, by name.
+
+        Raises:
+            CaffeError: If the inputs are not the net's, or not of its batch size.
+        """
+        first = 0 if start is None else self._layer_names.index(start)
+        last = len(self._layers) - 1 if end is None else self._layer_names.index(end)
+        outputs = self.outputs if end is None else self.top_names[end]
+        if inputs:
+            self._write(inputs, self.inputs, "data")
+        self._forward(first, last)
+        return {name: self.blobs[name].data for name in (*outputs, *(blobs or ()))}
+
+    def backward(
+        self,
+        diffs: Sequence[str] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        **topdiffs: Any,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run the layers' backward passes from `start` down to `end`, all by default.
+
+        Args:
+            diffs: Names of blobs whose diffs to return beside those of the inputs.
+            start: The name of the first layer to run.
+            end: The name of the last; its bottoms' diffs are returned instead of the inputs'.
+            **topdiffs: The gradient of every output, or none at all.
+
+        Returns:
+            Live views of the diffs, by name.
+
+        Raises:
+            CaffeError: If the given diffs are not those of the net's outputs.
+        """
+        first = len(self._layers) - 1 if start is None else self._layer_names.index(start)
+        last = 0 if end is None else self._layer_names.index(end)
+        names = self.inputs if end is None else self.bottom_names[end]
+        if topdiffs:
+            self._write(topdiffs, self.outputs, "diff")
+        self._backward(first, last)
+        return {name: self.blobs[name].diff for name in (*names, *(diffs or ()))}
+
+    def _write(self, values: dict[str, Any], names: list[str], attribute: str) -> None:
+        what = ("Input", "Input blob", "inputs")
+        if attribute == "diff":
+            what = ("Diff", "Top diff", "outputs")
+        if set(values) != set(names):
+            raise CaffeError(
+                f"{what[1]} arguments do not match net {what[2]}. "
+                f"The net has {sorted(names)}, given were {sorted(values)}."
+            )
+        for name, value in values.items():
+            blob = self.blobs[name]
+            if np.ndim(value) != len(blob.shape) or value.shape[:1] != blob.shape[:1]:
+                raise CaffeError(
+                    f"{what[0]} is not batch sized: '{name}' has the shape {list(blob.shape)}, "
+                    f"given was {list(np.shape(value))}"
+                )
+            getattr(blob, attribute)[...] = value
+
+    def forward_all(
+        self, blobs: Sequence[str] | None = None, **inputs: Any
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run forward over inputs of any length, in batches; returns copies."""
+        collected: dict[str, list[NDArray[np.float32]]] = {}
+        for batch in self._batch(inputs):
+            for name, value in self.forward(blobs=blobs, **batch).items():
+                collected.setdefault(name, []).extend(value.copy())
+        return _cut(collected, inputs)
+
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
+    ) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
+        """Run forward and backward over inputs and top diffs of any length; returns copies."""
+        inputs = {name: arrays[name] for name in arrays if name in self.inputs}
+        topdiffs = {name: arrays[name] for name in arrays if name in self.outputs}
+        values: dict[str, list[NDArray[np.float32]]] = {}
+        gradients: dict[str, list[NDArray[np.float32]]] = {}
+        diff_batches = self._batch(topdiffs) if topdiffs else None
+        for batch in self._batch(inputs):
+            for name, value in self.forward(blobs=blobs, **batch).items():
+                values.setdefault(name, []).extend(value.copy())
+            given = next(diff_batches) if diff_batches else {}
+            for name, value in self.backward(diffs=diffs, **given).items():
+                gradients.setdefault(name, []).extend(value.copy())
+        return _cut(values, inputs), _cut(gradients, inputs)
+
+    def _batch(self, arrays: dict[str, Any]) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """Yield batches of the arrays, the last one filled up with zeros."""
+        if not arrays:
+            raise CaffeError(f"no arrays given; the net has the inputs {self.inputs}")
+        length = len(next(iter(arrays.values())))
+        size = self._blobs[self._inputs[0]].shape[0]
+        for start in range(0, length, size):
+            batch = {name: np.asarray(a[start : start + size]) for name, a in arrays.items()}
+            missing = max(0, start + size - length)
+            yield {
+                name: np.concatenate([a, np.zeros((missing, *a.shape[1:]))]) if missing else a
+                for name, a in batch.items()
+            }
+
+    def set_input_arrays(self, data: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
+        """Give a MemoryData first layer the arrays it takes its batches from (not copied).
+
+        Raises:
+            CaffeError: If there is no such layer or the arrays do not suit it.
+        """
+        if labels.ndim == 1:
+            labels = np.ascontiguousarray(labels[:, np.newaxis, np.newaxis, np.newaxis])
+        self._set_input_arrays(data, labels)
+
+    def _set_input_arrays(self, data: Any, labels: Any) -> None:
+        layer = self._layers[0] if self._layers else None
+        if layer is None or layer.type != "MemoryData":
+            raise CaffeArrayError(
+                "set_input_arrays may only be called if the first layer is a MemoryDataLayer"
+            )
+        layer.set_arrays(data, labels)  # type: ignore[attr-defined]  # MemoryData has it
+
+    # -- parameters -------------------------------------------------------------------------
+
+    def copy_from(self, weights: str | os.PathLike[str]) -> None:
+        """Copy the parameters of a .caffemodel or .caffemodel.h5 file, by layer name."""
+        weight_files.load(self, weights)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the net with its parameters as binary protobuf."""
+        weight_files.save(self, path)
+
+    def load_hdf5(self, path: str | os.PathLike[str]) -> None:
+        """Copy the parameters of an HDF5 file, by layer name."""
+        weight_files.load_hdf5(self, path)
+
+    def save_hdf5(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
+        """Write the parameters as HDF5."""
+        weight_files.save_hdf5(self, path, with_diff=write_diff)
+
+    def share_with(self, other: Net) -> None:
+        """Let the parameters lie in another net's memory from now on, by layer name."""
+        weight_files.share(self, other)
+
+    # -- callbacks, called with the index of a layer ------------------------------------------
+
+    def before_forward(self, callback: Callable[[int], object]) -> None:
+        """Call back before every layer's forward."""
+        self._hooks["before_forward"].append(callback)
+
+    def after_forward(self, callback: Callable[[int], object]) -> None:
+        """Call back after every layer's forward."""
+        self._hooks["after_forward"].append(callback)
+
+    def before_backward(self, callback: Callable[[int], object]) -> None:
+        """Call back before every layer's backward."""
+        self._hooks["before_backward"].append(callback)
+
+    def after_backward(self, callback: Callable[[int], object]) -> None:
+        """Call back after every layer's backward."""
+        self._hooks["after_backward"].append(callback)
+
+
+def _constructor_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[int, int, list[str], Any]:
+    """Return phase, level, stages and weights, given in the new or in the old order."""
+    values = dict(kwargs)
+    if len(args) == 2 and isinstance(args[1], int) and not isinstance(args[0], int):
+        values.update(weights=args[0], phase=args[1])
+    else:
+        values.update(zip(("phase", "level", "stages", "weights"), args))
+    unknown = set(values) - {"phase", "level", "stages", "weights"}
+    if unknown or "phase" not in values or len(args) > 4:
+        raise TypeError("Net takes (file, phase, level=0, stages=None, weights=None)")
+    return (
+        values["phase"],
+        values.get("level", 0),
+        list(values.get("stages") or ()),
+        values.get("weights"),
+    )
+
+
+def _cut(
+    collected: dict[str, list[NDArray[np.float32]]], inputs: dict[str, Any]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the rows of the batches as arrays, without those that filled up the last."""
+    length = len(next(iter(inputs.values())))
+    return {name: np.asarray(rows)[:length] for name, rows in collected.items()}
+
+
+def set_mode_cpu() -> None:
+    """Do nothing: the engine computes on the processor."""
+
+
+def set_mode_gpu() -> None:
+    """Do nothing, as a pycaffe built without a GPU."""
+
+
+def set_device(device: int) -> None:
+    """Refuse: the engine computes on the processor."""
+    raise CaffeError(f"device {device} is not available: this engine computes on the processor")
+
+
+def layer_type_list() -> list[str]:
+    """Return the names of the known layer types."""
+    return layer_types()
+
+
+def log(message: str) -> None:
+    """Write a line to stderr."""
+    print(message, file=sys.stderr)
+
+
+def init_log(*_args: Any) -> None:
+    """Do nothing: this engine writes no log of its own."""
+
+
+class Timer:
+    """A stopwatch; milliseconds."""
+
+    def __init__(self) -> None:
+        self._started = self._elapsed_ms = 0.0
+
+    def start(self) -> None:
+        """Start anew."""
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Stop; `ms` is the time since `start`."""
+        self._elapsed_ms = 1000 * (time.perf_counter() - self._started)
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds between the last start and the last stop."""
+        return self._elapsed_ms

@@ -1,0 +1,402 @@
+"""Solvers: a training net, perhaps test nets, and an update rule over the net's arena.
+
+`apply_update` works on the flat arena, piece by piece: pieces are cut where lr_mult or the decay
+changes, and small enough that the several passes of a rule find them in the processor's cache.
+Frozen parameters are not touched; their histories exist, as zeros, only in snapshots.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from caffe import solver_state
+from caffe.errors import CaffeError, require
+from caffe.precision import set_random_seed
+from caffe.proto import caffe_pb2
+from caffe.prototxt import read_net, read_solver
+from caffe.pycaffe import Net
+from caffe.schedules import learning_rate
+from caffe.updates import RULES, Settings
+from caffe.upgrade import upgrade_net
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_PIECE = 1 << 16  # floats: with gradient and two histories 1 MiB, about a core's own cache
+
+
+class _Piece(NamedTuple):
+    """A stretch of the arena in which one learning rate and one decay hold."""
+
+    lr_mult: float
+    decay: float
+    data: Tensor
+    diff: Tensor
+    histories: list[Tensor]
+
+
+class SolverSettings:
+    """What pycaffe shows of a solver's prototxt as `solver.param`; base_lr may be set."""
+
+    def __init__(self, param: caffe_pb2.SolverParameter) -> None:
+        self._param = param
+
+    @property
+    def max_iter(self) -> int:
+        """The number of updates at which `solve` ends."""
+        return self._param.max_iter
+
+    @property
+    def display(self) -> int:
+        """Updates between two lines of the log; 0 is never."""
+        return self._param.display
+
+    @property
+    def layer_wise_reduce(self) -> bool:
+        """Of no use here: for many GPUs."""
+        return self._param.layer_wise_reduce
+
+    @property
+    def base_lr(self) -> float:
+        """The learning rate that lr_policy starts from."""
+        return self._param.base_lr
+
+    @base_lr.setter
+    def base_lr(self, value: float) -> None:
+        self._param.base_lr = value
+
+
+class Solver:
+    """A solver made from a prototxt file; a subclass names its rule.  Not thread-safe.
+
+    Attributes:
+        net: The training net.
+        test_nets: The test nets, whose parameters lie in the training net's memory while testing.
+        param: The settings that may be read.
+    """
+
+    rule_name = ""
+
+    def __init__(self, solver_file: str | os.PathLike[str]) -> None:
+        self._param = read_solver(solver_file)
+        self._source = str(solver_file)
+        self._iter = 0
+        self._current_step = 0
+        self._callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
+        self.param = SolverSettings(self._param)
+        self._check()
+        if self._param.random_seed >= 0:
+            set_random_seed(self._param.random_seed)
+        self.net = self._make_train_net()
+        self.test_nets = self._make_test_nets()
+        for paths in self._param.weights:
+            for path in paths.split(","):
+                self.net.copy_from(path.strip())
+        self._rule = RULES[self.rule_name]
+        size = self.net._arena.data.numel()
+        self._histories = [torch.zeros(size) for _ in range(self._rule.num_histories)]
+        self._pieces: list[_Piece] = []
+        self._pieces_of: Tensor | None = None
+
+    # -- setting up -------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        param = self._param
+        if self.rule_name in ("AdaGrad", "RMSProp"):
+            require(
+                param.momentum == 0,
+                f"{self._source}: momentum cannot be used with {self.rule_name}",
+            )
+        if self.rule_name == "RMSProp":
+            require(
+                0 <= param.rms_decay < 1,
+                f"{self._source}: rms_decay must lie in [0, 1), got {param.rms_decay}",
+            )
+
+    def _make_net(
+        self, net: caffe_pb2.NetParameter | str, phase: int, *states: caffe_pb2.NetState
+    ) -> Net:
+        """Make a net whose state is the phase, then the net's own, then the given ones."""
+        param = caffe_pb2.NetParameter()
+        if isinstance(net, str):
+            param.CopyFrom(read_net(net))
+        else:
+            param.CopyFrom(net)
+            upgrade_net(param, self._source)
+        state = caffe_pb2.NetState(phase=phase)  # type: ignore[arg-type]  # an int, as in pycaffe
+        for other in (param.state, *states):
+            state.MergeFrom(other)
+        param.state.CopyFrom(state)
+        try:
+            return Net(param, None)
+        except CaffeError as error:
+            raise CaffeError(f"{net if isinstance(net, str) else self._source}: {error}") from error
+
+    def _make_train_net(self) -> Net:
+        param = self._param
+        fields = [
+            name
+            for name in ("net", "net_param", "train_net", "train_net_param")
+            if param.HasField(name)  # type: ignore[arg-type]  # four literals, all of them fields
+        ]
+        require(
+            len(fields) == 1,
+            f"{self._source}: give the training net once, as one of net, net_param, train_net, "
+            f"train_net_param; given are {fields}",
+        )
+        return self._make_net(getattr(param, fields[0]), caffe_pb2.TRAIN, param.train_state)
+
+    def _make_test_nets(self) -> list[Net]:
+        param = self._param
+        nets: list[caffe_pb2.NetParameter | str] = [*param.test_net_param, *param.test_net]
+        spare = len(param.test_iter) - len(nets)
+        generic = param.HasField("net") or param.HasField("net_param")
+        require(
+            spare >= 0 if generic else spare == 0,
+            f"{self._source}: {len(nets)} test nets, but {len(param.test_iter)} test_iter",
+        )
+        nets += [param.net if param.HasField("net") else param.net_param] * spare
+        require(
+            len(param.test_state) in (0, len(nets)),
+            f"{self._source}: {len(nets)} test nets, but {len(param.test_state)} test_state",
+        )
+        require(
+            not nets or param.test_interval > 0,
+            f"{self._source}: test nets need a test_interval, got {param.test_interval}",
+        )
+        states = [[state] for state in param.test_state] or [[]] * len(nets)
+        return [self._make_net(net, caffe_pb2.TEST, *s) for net, s in zip(nets, states)]
+
+    # -- updating ---------------------------------------------------------------------------
+
+    @property
+    def iter(self) -> int:
+        """The number of updates applied so far."""
+        return self._iter
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        rate, self._current_step = learning_rate(self._param, self._iter, self._current_step)
+        return rate
+
+    def _cut(self) -> list[_Piece]:
+        """Return the pieces of the net's arena as it is laid out now."""
+        arena, weight_decay = self.net._arena, np.float32(self._param.weight_decay)
+        if self._pieces_of is arena.data:
+            return self._pieces
+        stretches: list[tuple[float, float, int, int]] = []
+        for parameter, span in sorted(
+            zip(arena.parameters, arena.spans), key=lambda pair: pair[1].start
+        ):
+            if not parameter.lr_mult:
+                continue
+            rates = (parameter.lr_mult, float(weight_decay * np.float32(parameter.decay_mult)))
+            if stretches and stretches[-1][:2] == rates:
+                stretches[-1] = (*rates, stretches[-1][2], span.stop)
+            else:
+                stretches.append((*rates, span.start, span.stop))
+        flat = [arena.data, arena.diff, *self._histories]
+        self._pieces = []
+        for lr_mult, decay, start, stop in stretches:
+            columns = [tensor[start:stop].split(_PIECE) for tensor in flat]
+            self._pieces += [
+                _Piece(lr_mult, decay, data, diff, list(histories))
+                for data, diff, *histories in zip(*columns)
+            ]
+        self._pieces_of = arena.data
+        return self._pieces
+
+    def _gradient_scale(self) -> float:
+        """Return the factor by which clipping and iter_size shrink the gradients."""
+        scale = 1.0 / self._param.iter_size
+        limit = self._param.clip_gradients
+        if limit >= 0:
+            diff = self.net._arena.diff
+            norm = float(diff.dot(diff).sqrt())
+            if norm > limit:
+                scale *= limit / norm
+        return scale
+
+    def apply_update(self) -> None:
+        """Apply the gradients in `net.params[…].diff`, and count one update.
+
+        Afterwards the diffs hold the values that were subtracted, as in Caffe.
+        """
+        rate = np.float32(self.lr) * self._correction()
+        if self._param.display and self._iter % self._param.display == 0:
+            logger.info("Iteration %d, lr = %g", self._iter, self.lr)
+        scale = self._gradient_scale()
+        param = self._param
+        l1 = param.regularization_type == "L1"
+        settings = Settings(param.momentum, param.momentum2, param.rms_decay, param.delta)
+        with torch.no_grad():
+            for lr_mult, decay, data, diff, histories in self._cut():
+                if scale != 1:
+                    diff.mul_(scale)
+                if decay:
+                    require(
+                        l1 or param.regularization_type == "L2",
+                        f"{self._source}: unknown regularization_type "
+                        f"'{param.regularization_type}'; known are L1, L2",
+                    )
+                    diff.add_(data.sign() if l1 else data, alpha=decay)
+                self._rule.apply(diff, histories, float(rate * np.float32(lr_mult)), settings)
+                data.sub_(diff)
+        self._iter += 1
+
+    def _correction(self) -> np.float32:
+        """Return the factor of the learning rate that belongs to the rule: 1 but for Adam."""
+        return np.float32(1)
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def step(self, iterations: int) -> None:
+        """Run forward, backward and update so many times, with tests and snapshots when due."""
+        param = self._param
+        losses: list[float] = []
+        for _ in range(iterations):
+            self.net.clear_param_diffs()
+            due = param.test_interval and self._iter % param.test_interval == 0
+            if due and (self._iter > 0 or param.test_initialization):
+                self._test_all()
+            for on_start, _ in self._callbacks:
+                on_start()
+            loss = sum(self._forward_backward() for _ in range(param.iter_size)) / param.iter_size
+            losses = [*losses, loss][-max(1, param.average_loss) :]
+            if param.display and self._iter % param.display == 0:
+                logger.info("Iteration %d, loss = %g", self._iter, sum(losses) / len(losses))
+            for _, on_gradients_ready in self._callbacks:
+                on_gradients_ready()
+            self.apply_update()
+            if param.snapshot and self._iter % param.snapshot == 0:
+                self.snapshot()
+
+    def _forward_backward(self) -> float:
+        last = len(self.net.layers) - 1
+        loss = self.net._forward(0, last)
+        self.net._backward(last, 0)
+        return loss
+
+    def _test_all(self) -> None:
+        for index, (net, count) in enumerate(zip(self.test_nets, self._param.test_iter)):
+            net.share_with(self.net)
+            totals: dict[str, float] = {}
+            for _ in range(count):
+                for name, value in net.forward().items():
+                    totals[name] = totals.get(name, 0.0) + float(value.mean())
+            for name, total in totals.items():
+                logger.info("Test net %d: %s = %g", index, name, total / max(1, count))
+
+    def solve(self, resume_file: str | os.PathLike[str] | None = None) -> None:
+        """Train until max_iter, from a snapshot if one is given, and take a last snapshot."""
+        param = self._param
+        if resume_file:
+            self.restore(resume_file)
+        self.step(param.max_iter - self._iter)
+        if param.snapshot_after_train and (
+            not param.snapshot or self._iter % param.snapshot != 0
+        ):
+            self.snapshot()
+        if param.display and self._iter % param.display == 0:
+            loss = self.net._forward(0, len(self.net.layers) - 1)
+            logger.info("Iteration %d, loss = %g", self._iter, loss)
+        if param.test_interval and self._iter % param.test_interval == 0:
+            self._test_all()
+
+    # -- the rest of pycaffe's interface ------------------------------------------------------
+
+    def snapshot(self) -> None:
+        """Write `<snapshot_prefix>_iter_<n>` .caffemodel and .solverstate, or their .h5 forms."""
+        solver_state.save(self)
+
+    def restore(self, state_file: str | os.PathLike[str]) -> None:
+        """Go on from a .solverstate or .solverstate.h5 file and the weights it names."""
+        solver_state.restore(self, state_file)
+
+    def share_weights(self, net: Net) -> None:
+        """Let a net's parameters lie in the training net's memory."""
+        net.share_with(self.net)
+
+    def add_callback(
+        self, on_start: Callable[[], object], on_gradients_ready: Callable[[], object]
+    ) -> None:
+        """Call back in every step: before forward, and when the gradients are complete."""
+        self._callbacks.append((on_start, on_gradients_ready))
+
+
+class SGDSolver(Solver):
+    """Stochastic gradient descent with momentum."""
+
+    rule_name = "SGD"
+
+
+class NesterovSolver(Solver):
+    """Nesterov's accelerated gradient."""
+
+    rule_name = "Nesterov"
+
+
+class AdaGradSolver(Solver):
+    """Duchi et al., 2011."""
+
+    rule_name = "AdaGrad"
+
+
+class RMSPropSolver(Solver):
+    """Tieleman and Hinton, 2012: not centred, delta outside the root."""
+
+    rule_name = "RMSProp"
+
+
+class AdaDeltaSolver(Solver):
+    """Zeiler, 2012; `momentum` is its decay."""
+
+    rule_name = "AdaDelta"
+
+
+class AdamSolver(Solver):
+    """Kingma and Ba, 2014."""
+
+    rule_name = "Adam"
+
+    def _correction(self) -> np.float32:
+        t, one = np.float32(self._iter + 1), np.float32(1)
+        first, second = np.float32(self._param.momentum), np.float32(self._param.momentum2)
+        correction: np.float32 = np.sqrt(one - second**t) / (one - first**t)
+        return correction
+
+
+_SOLVERS = {
+    cls.rule_name: cls
+    for cls in (
+        SGDSolver,
+        NesterovSolver,
+        AdaGradSolver,
+        RMSPropSolver,
+        AdaDeltaSolver,
+        AdamSolver,
+    )
+}
+
+
+def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
+    """Make the solver of the type that the file names.
+
+    Raises:
+        CaffeError: If the type is unknown, or the file is no solver.
+    """
+    name = read_solver(solver_file).type
+    if name not in _SOLVERS:
+        known = ", ".join(_SOLVERS)
+        raise CaffeError(f"{solver_file}: unknown solver type '{name}'; known are {known}")
+    return _SOLVERS[name](solver_file)
