@@ -1,0 +1,263 @@
+"""The Caffe solver behind the store: its files, its arena, its snapshots.
+
+Only what pycaffe offers is used, and the flat arena.  A solver's prototxt is rewritten before
+Caffe reads it: the net's path made absolute, snapshots sent to a work folder, test nets dropped,
+for which a server has no use.  Workers get the texts as they were written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from caffe.proto import caffe_pb2
+from google.protobuf import text_format
+from google.protobuf.message import DecodeError
+
+import caffe
+from param_server.errors import SnapshotFailed, UserMistake
+from param_server.wire import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from param_server.wire import Float32
+
+MODEL, TARGET, STATE = "model.caffemodel", "target.caffemodel", "solver.solverstate"
+NET, SOLVER = "train_val.prototxt", "solver.prototxt"
+_TEST_FIELDS = ("test_net", "test_net_param", "test_iter", "test_interval", "test_state")
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+class Engine:
+    """A solver whose gradients come from elsewhere.  Not thread-safe: the store locks.
+
+    Args:
+        solver_file: A solver's prototxt.
+        roots: Folders that the net's path may be relative to, in the order they are tried.
+        work: An empty folder for Caffe's own files, on the file system of the snapshots.
+        seed: Of the fillers; None leaves it to Caffe.
+        weights: A weights file to begin with.
+
+    Raises:
+        UserMistake: If a file is missing, malformed or does not fit.
+    """
+
+    def __init__(
+        self,
+        solver_file: Path,
+        *,
+        roots: Sequence[Path],
+        work: Path,
+        seed: int | None = None,
+        weights: Path | None = None,
+    ) -> None:
+        self._work = work
+        self.solver_text = _read_text(solver_file)
+        param = _parse(self.solver_text, caffe_pb2.SolverParameter(), solver_file)
+        net_file = _resolve_net(param, solver_file, [*roots, solver_file.parent])
+        self.net_text = _read_text(net_file)
+        _parse(self.net_text, caffe_pb2.NetParameter(), net_file)
+        caffe.set_num_threads(1)
+        if seed is not None:
+            caffe.set_random_seed(seed)
+        try:
+            self._solver = caffe.get_solver(str(self._write_solver(param, net_file)))
+        except caffe.CaffeError as error:
+            raise UserMistake(f"{solver_file}: {error}") from error
+        net = self._solver.net
+        self.solver_type = param.type
+        self.layout = Layout.from_arena(net.arena_layout)
+        if not self.layout.size:
+            raise UserMistake(f"{net_file}: the net has no learnable parameters")
+        self.weights: Float32 = net.param_arena  # [P], a live view
+        self._gradient: Float32 = net.diff_arena  # [P], a live view
+        if weights is not None:
+            self._load_weights(weights)
+        self.save(work)
+        self._finish_state(work)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return float(self._solver.lr)
+
+    def apply(self, gradient: Float32) -> None:
+        """Apply one gradient, float32 [P], to the weights."""
+        np.copyto(self._gradient, gradient)
+        self._solver.apply_update()
+
+    def reset(self) -> None:
+        """Go back to the weights and the state that the server began with."""
+        self.restore(self._work)
+
+    def save(self, folder: Path) -> None:
+        """Write weights and solver state; a moment of the store, so it runs under its lock.
+
+        Raises:
+            SnapshotFailed: If they cannot be written.
+        """
+        prefix = self._work / "solver"
+        try:
+            self._solver.snapshot()
+            for suffix, name in ((".caffemodel", MODEL), (".solverstate", STATE)):
+                written = f"{prefix}_iter_{self._solver.iter}{suffix}"
+                Path(written).replace(folder / name)
+        except (caffe.CaffeError, OSError) as error:
+            raise SnapshotFailed(f"no snapshot written to {folder.parent}: {error}") from error
+
+    def finish(self, folder: Path, target: Float32) -> None:
+        """Complete what ``save`` wrote, with no need of the lock: target, texts, relative names."""
+        self._finish_state(folder)
+        message = _read_weights(folder / MODEL)
+        blobs = _blobs(message)
+        for name, part in self.layout.slices():
+            _fill_blob(blobs[name], target[part])
+        (folder / TARGET).write_bytes(message.SerializeToString())
+        (folder / NET).write_text(self.net_text)
+        param = _parse(self.solver_text, caffe_pb2.SolverParameter(), folder / SOLVER)
+        for field in ("train_net", "net_param", "train_net_param"):
+            param.ClearField(field)
+        param.net = NET
+        (folder / SOLVER).write_text(text_format.MessageToString(param))
+
+    def restore(self, folder: Path) -> None:
+        """Take up weights and solver state of a snapshot.
+
+        Raises:
+            SnapshotFailed: If they are not of this net and solver type.
+        """
+        # Caffe looks for the weights where the state says; that may be another machine's path.
+        state = caffe_pb2.SolverState.FromString((folder / STATE).read_bytes())
+        state.learned_net = str((folder / MODEL).resolve())
+        copy = self._work / "restore.solverstate"
+        copy.write_bytes(state.SerializeToString())
+        try:
+            self._solver.restore(str(copy))
+        except caffe.CaffeError as error:
+            raise SnapshotFailed(f"snapshot {folder} does not fit: {error}") from error
+        finally:
+            copy.unlink()
+
+    def read_target(self, folder: Path) -> Float32:
+        """Return the target weights of a snapshot, float32 [P]."""
+        blobs = _blobs(_read_weights(folder / TARGET))
+        target = np.empty(self.layout.size, np.float32)
+        for name, part in self.layout.slices():
+            target[part] = np.asarray(blobs[name].data, np.float32)
+        return target
+
+    def has_net_of(self, folder: Path) -> bool:
+        """Whether a snapshot's net is this one, but for comments, name and batch size."""
+        try:
+            message = _parse(_read_text(folder / NET), caffe_pb2.NetParameter(), folder / NET)
+        except UserMistake:
+            return False
+        mine = _parse(self.net_text, caffe_pb2.NetParameter(), folder)
+        return _essence(message) == _essence(mine)
+
+    def _write_solver(self, param: Any, net_file: Path) -> Path:
+        resolved = caffe_pb2.SolverParameter()
+        resolved.CopyFrom(param)
+        for field in (*_TEST_FIELDS, "train_net", "snapshot", "snapshot_diff"):
+            resolved.ClearField(field)
+        resolved.net = str(net_file.resolve())
+        resolved.snapshot_prefix = str(self._work / "solver")
+        resolved.snapshot_format = caffe_pb2.SolverParameter.BINARYPROTO
+        path = self._work / SOLVER
+        path.write_text(text_format.MessageToString(resolved))
+        return path
+
+    def _finish_state(self, folder: Path) -> None:
+        state = caffe_pb2.SolverState.FromString((folder / STATE).read_bytes())
+        state.learned_net = MODEL
+        (folder / STATE).write_bytes(state.SerializeToString())
+
+    def _load_weights(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                is_hdf5 = file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
+            if not is_hdf5:
+                names = _blobs(_read_weights(path)).keys()
+                mine = [entry.name for entry in self.layout.entries]
+                if not set(mine) & names:
+                    raise UserMistake(
+                        f"--weights {path}: nothing in it matches the net: "
+                        f"the file has {_some(names)}, the net {_some(mine)}"
+                    )
+            self._solver.net.copy_from(str(path))
+        except (OSError, DecodeError) as error:
+            raise UserMistake(f"--weights {path}: {error}") from error
+        except caffe.CaffeError as error:
+            raise UserMistake(f"--weights {error}") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UserMistake(f"{path}: {reason}") from error
+
+
+def _parse(text: str, message: Any, source: Path) -> Any:
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise UserMistake(f"{source}: {error}") from error
+
+
+def _resolve_net(param: Any, solver_file: Path, roots: Sequence[Path]) -> Path:
+    name: str = param.net or param.train_net
+    if not name:
+        raise UserMistake(f"{solver_file}: give the network's file as net or train_net")
+    for root in roots:
+        if (root / name).is_file():
+            return root / name
+    tried = ", ".join(dict.fromkeys(str(root) for root in roots))
+    raise UserMistake(f"{solver_file}: net {name!r} is in none of {tried}")
+
+
+def _read_weights(path: Path) -> Any:
+    return caffe_pb2.NetParameter.FromString(path.read_bytes())
+
+
+def _blobs(message: Any) -> dict[str, Any]:
+    """Return the blobs of a net's message by name, of old formats too."""
+    layers = [*message.layer, *message.layers]
+    return {
+        f"{layer.name}/{index}": blob for layer in layers for index, blob in enumerate(layer.blobs)
+    }
+
+
+def _fill_blob(blob: Any, values: Float32) -> None:
+    """Set a blob's data.
+
+    Written as the bytes of the packed field ``repeated float data = 5``, because assigning
+    millions of numbers one by one takes a hundred times as long.
+    """
+    payload = values.astype("<f4", copy=False).tobytes()
+    length, size = bytearray(), len(payload)
+    while size >= 0x80:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    blob.ClearField("data")
+    blob.MergeFromString(bytes([5 << 3 | 2]) + bytes(length) + payload)
+
+
+def _essence(message: Any) -> bytes:
+    """Return what of a net decides its function."""
+    message.ClearField("name")
+    for layer in message.layer:
+        for shape in layer.input_param.shape:
+            if shape.dim:
+                shape.dim[0] = 0
+    content: bytes = message.SerializeToString(deterministic=True)
+    return content
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "") if names else "nothing"

@@ -1,0 +1,145 @@
+"""What the server has seen of training: counts, windows of recent values, rates.
+
+For people and for the driver's decisions; nothing here decides about a gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+from param_server.fields import Fields
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from param_server.ledger import Verdict
+    from param_server.wire import Push
+
+WINDOW = 100
+STALENESS_BOUNDS = (0, 1, 2, 3, 7, 15, 31, 63)
+_RATE_WINDOW_S = 30.0
+_STATS_LIMIT = 32
+
+
+class Tally:
+    """Counts and windows over all workers.
+
+    Not thread-safe: the store calls it under its lock.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.episodes = 0
+        self.returns: deque[float] = deque(maxlen=WINDOW)
+        self.episode_lengths: deque[int] = deque(maxlen=WINDOW)
+        self.losses: deque[float] = deque(maxlen=WINDOW)
+        self.stats: dict[str, deque[float]] = {}
+        self.rejected: Counter[str] = Counter()
+        self.late = 0
+        self.duplicates = 0
+        #: updates by staleness, one count per bound and a last one for what exceeds them all
+        self.staleness = [0] * (len(STALENESS_BOUNDS) + 1)
+        self.staleness_sum = 0
+        self.non_finite_in_a_row = 0
+        self.non_finite_parameter = ""
+        self._update_times: deque[float] = deque(maxlen=4096)
+
+    def count_push(self, push: Push, verdict: Verdict, not_finite: str) -> None:
+        """Add what a push reports, whatever became of its gradient: the steps happened.
+
+        ``not_finite`` names the parameter that is why the push was rejected, if that is why.
+        """
+        self.steps += push.steps
+        self.episodes += len(push.episodes)
+        self.returns.extend(push.episodes)
+        self.episode_lengths.extend(push.episode_lengths)
+        for name, value in push.stats.items():
+            if math.isfinite(value) and (name in self.stats or len(self.stats) < _STATS_LIMIT):
+                self.stats.setdefault(name, deque(maxlen=WINDOW)).append(value)
+        self.late += verdict.status == "late"
+        if verdict.status == "rejected":
+            kind = verdict.reason.partition(":")[0]
+            self.rejected[kind] += 1
+            if kind == "non-finite":
+                self.non_finite_in_a_row += 1
+                self.non_finite_parameter = not_finite
+
+    def count_update(self, loss: float, staleness: int, now: float) -> None:
+        """Add one update, ``staleness`` updates after its gradient's weights."""
+        self.non_finite_in_a_row = 0
+        self.non_finite_parameter = ""
+        if math.isfinite(loss):
+            self.losses.append(loss)
+        bucket = sum(staleness > bound for bound in STALENESS_BOUNDS)
+        self.staleness[bucket] += 1
+        self.staleness_sum += staleness
+        self._update_times.append(now)
+
+    def updates_per_s(self, now: float) -> float:
+        """Return the rate of the last half minute, or of the time since the first update."""
+        times = [time for time in self._update_times if now - time <= _RATE_WINDOW_S]
+        if not times or now <= times[0]:
+            return 0.0
+        return len(times) / (now - times[0])
+
+    def status(self, now: float) -> dict[str, Any]:
+        """Return everything as JSON."""
+        labels = [str(bound) for bound in STALENESS_BOUNDS]
+        return {
+            "steps": self.steps,
+            "episodes": self.episodes,
+            "updates_per_s": self.updates_per_s(now),
+            "loss": mean(self.losses),
+            "return_mean": mean(self.returns),
+            "returns_count": len(self.returns),
+            "episode_length_mean": mean(self.episode_lengths),
+            "staleness": dict(zip([*labels, "more"], self.staleness, strict=True)),
+            "staleness_mean": self.staleness_sum / max(1, sum(self.staleness)),
+            "rejected": dict(self.rejected),
+            "late": self.late,
+            "duplicates": self.duplicates,
+            "consecutive_non_finite": {
+                "count": self.non_finite_in_a_row,
+                "parameter": self.non_finite_parameter,
+            },
+            "stats": {name: mean(values) for name, values in sorted(self.stats.items())},
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return as JSON what a resumed run continues."""
+        return {
+            "steps": self.steps,
+            "episodes": self.episodes,
+            "returns": list(self.returns),
+            "episode_lengths": list(self.episode_lengths),
+            "losses": list(self.losses),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the state of a snapshot; the rest starts at zero.
+
+        Raises:
+            BadRequest: If it is not what ``state`` returns; the tally is unchanged.
+        """
+        fields = Fields(state)
+        steps, episodes = fields.integer("steps"), fields.integer("episodes")
+        returns, losses = fields.finite_numbers("returns"), fields.finite_numbers("losses")
+        lengths = fields.integers("episode_lengths")
+        self.__init__()  # type: ignore[misc]  # everything that is not in the state is zero
+        self.steps, self.episodes = steps, episodes
+        self.returns.extend(returns)
+        self.losses.extend(losses)
+        self.episode_lengths.extend(lengths)
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        assert self.steps >= 0, self.steps
+        assert len(self.returns) <= min(WINDOW, self.episodes), (len(self.returns), self.episodes)
+        assert all(map(math.isfinite, (*self.returns, *self.losses)))
+
+
+def mean(values: deque[float] | deque[int]) -> float | None:
+    """Return the mean of a window, None while it is empty."""
+    return sum(values) / len(values) if values else None
