@@ -1,0 +1,1 @@
+"""Barista, the worker: it plays, remembers, computes gradients and exchanges them."""

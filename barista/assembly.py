@@ -1,0 +1,71 @@
+"""Put a worker together: networks from the server's prototxt, game, buffer, exchange."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from param_server.client import Client
+
+import caffe
+from barista import games
+from barista.learner import load_nets
+from barista.worker import Identity, Worker, make_worker
+
+if TYPE_CHECKING:
+    from barista.config import AgentConfig
+
+_log = logging.getLogger(__name__)
+
+
+class Orders(NamedTuple):
+    """What a Barista is told at its start."""
+
+    server: str  # HOST:PORT
+    token: str  # the parameter server's
+    run: str
+    config: dict[str, Any]  # fields of `AgentConfig`
+    worker: str  # its name: host, executor, slot
+    incarnation: str  # one for each process
+    local_token: str  # of its own request loop
+    local_workers: int = 1  # that share this host's processors
+    gpu: str | None = None  # the address that Spark gave its task
+    executor: dict[str, float] | None = None  # pid and start time of whom it must not outlive
+
+
+def assemble(orders: Orders, config: AgentConfig) -> Worker:
+    """Return a worker that is ready for its first round.
+
+    Raises:
+        barista.games.GameError: If the game cannot be played.
+        caffe.CaffeError: If the server's network is not a Q-network.
+        param_server.errors.ParamServerError: If there is no such server, or it refuses us.
+    """
+    threads = max(1, (os.cpu_count() or 1) // orders.local_workers)
+    caffe.set_num_threads(threads)
+    _choose_device(config.device, orders.gpu)
+    client = Client(orders.server, orders.token, run=orders.run, worker=orders.worker)
+    with tempfile.TemporaryDirectory(prefix="ddq-") as folder:
+        net = Path(folder) / "train_val.prototxt"
+        net.write_text(client.prototxt().net)
+        nets = load_nets(str(net), batch_size=config.batch_size, num_envs=config.num_envs)
+    game = games.make(
+        config.game, num_envs=config.num_envs, seed=config.seed_for(orders.worker), threads=1
+    )
+    _log.info("engine %s, %d thread(s), game %s", caffe.__file__, threads, config.game)
+    identity = Identity(orders.run, orders.worker, orders.incarnation)
+    return make_worker(config, game=game, nets=nets, exchange=client, identity=identity)
+
+
+def _choose_device(device: str, gpu: str | None) -> None:
+    """Set the engine's device: the one asked for, else the GPU that Spark gave, else the CPU."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # its own, and nobody else's
+    if device == "cpu" or (device == "auto" and gpu is None):
+        caffe.set_mode_cpu()
+        return
+    caffe.set_device(int(device.partition(":")[2] or 0) if gpu is None else 0)
+    caffe.set_mode_gpu()

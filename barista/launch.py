@@ -1,0 +1,276 @@
+"""Find, start, watch and stop the Barista of a task slot.  Runs in a Spark task: no torch.
+
+A slot is (this executor's private directory, name); its name is the GPU address that Spark gave the
+task, or else the first free ordinal: partition ids move between executors, so they identify
+nothing.  Two files in `<private directory>/barista/` make a slot:
+
+* `slot-K.lock`, held by `flock` for as long as a task uses the slot, released when the task ends,
+  however it ends;
+* `slot-K.json` (mode 0600), written by the task that started the Barista: how to find it again.
+
+A Barista is known by pid *and* start time, for pids are reused.  It is started in a session of its
+own, so that Ctrl-C on the driver's terminal does not reach it; its orders (secrets among them) go
+in by a pipe on stdin, never by argv or environment; it says on another pipe when it listens.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+FATAL = "fatal: "
+"""How the error of a Barista begins that no restart can mend."""
+
+_READY_TIMEOUT_S = 30.0
+_REQUEST_TIMEOUT_S = 10.0
+# What a Python worker inherits from Spark and a Barista must not: it would think itself a part of
+# the daemon.
+_FOREIGN_PREFIXES = ("PYTHON_WORKER", "PYSPARK_GATEWAY", "SPARK_", "OMP_", "DDQ_TOKEN")
+
+
+class LaunchError(RuntimeError):
+    """A Barista did not start; the message ends with the last lines of its log."""
+
+
+class BaristaRefusalError(RuntimeError):
+    """A Barista runs but refused a request, or left with an error that no restart mends."""
+
+
+class Barista(NamedTuple):
+    """How to reach a running Barista."""
+
+    pid: int
+    created: float  # the process's start time, seconds since the epoch
+    port: int
+    token: str
+    incarnation: str
+    log: str  # path of the file that has its stdout and stderr
+
+    def is_alive(self) -> bool:
+        """Say whether that very process runs (a zombie does not)."""
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)  # reap it, if it was this task's own child
+        try:
+            process = psutil.Process(self.pid)
+            return (
+                abs(process.create_time() - self.created) < 1.0
+                and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return False
+
+    def start_round(self, request: Mapping[str, Any]) -> None:
+        """Start a round, or join it.
+
+        Raises:
+            BaristaRefusalError: If it does not want to (the round is over, the request malformed).
+            OSError: If it cannot be reached.
+        """
+        self._request("POST", "/round", request)
+
+    def status(self, *, round_number: int, wait_s: float) -> dict[str, Any]:
+        """Return round, metrics, error and progress; wait up to `wait_s` for the round's end."""
+        return self._request("GET", f"/status?round={round_number}&wait_s={wait_s}", None, wait_s)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ask it to leave; kill it after `timeout_s`."""
+        with suppress(OSError, BaristaRefusalError, http.client.HTTPException):
+            self._request("POST", "/stop", {})
+        with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            psutil.Process(self.pid).wait(timeout_s)
+        if self.is_alive():
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill it, and whatever it started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            psutil.Process(self.pid).wait(5)
+
+    def last_lines(self, count: int = 5) -> str:
+        """Return the end of its log, for an error message."""
+        try:
+            with Path(self.log).open("rb") as file:
+                file.seek(max(0, Path(self.log).stat().st_size - 8192))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return f"(no log at {self.log})"
+        return "\n".join(lines[-count:])
+
+    def _request(
+        self, method: str, path: str, content: Mapping[str, Any] | None, extra_s: float = 0.0
+    ) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=_REQUEST_TIMEOUT_S + extra_s
+        )
+        try:
+            connection.request(
+                method,
+                path,
+                body=None if content is None else json.dumps(content).encode(),
+                headers={"Authorization": f"Bearer {self.token}"},
+            )
+            answer = connection.getresponse()
+            body: dict[str, Any] = json.loads(answer.read() or b"{}")
+        except (http.client.HTTPException, ValueError) as error:
+            raise ConnectionError(f"Barista {self.pid} answered nonsense: {error}") from error
+        finally:
+            connection.close()
+        if answer.status != http.client.OK:
+            raise BaristaRefusalError(str(body.get("error", answer.status)))
+        return body
+
+
+class Slot(NamedTuple):
+    """A task slot: the files by which its Barista is found again."""
+
+    folder: Path
+    name: str
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"slot-{self.name}.json"
+
+    def find(self) -> Barista | None:
+        """Return this slot's Barista, if it is alive."""
+        try:
+            barista = Barista(**json.loads(self._file.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+        return barista if barista.is_alive() else None
+
+    def remember(self, barista: Barista) -> None:
+        """Write down how to find `barista`; readable by this user only."""
+        beside = self._file.with_suffix(".tmp")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(barista._asdict(), file)
+        beside.rename(self._file)
+
+
+def slots_folder() -> Path:
+    """Return this executor's own folder for its Baristas' files, made with mode 0700.
+
+    Spark tells Python workers their executor's private directories in SPARK_LOCAL_DIRS.
+    """
+    private = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0]
+    if not private:
+        raise LaunchError("SPARK_LOCAL_DIRS is not set: not inside a Spark task")
+    folder = Path(private) / "barista"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def take_slot(folder: Path, names: list[str]) -> Iterator[Slot]:
+    """Hold the first free slot of `names` for the duration of the block.
+
+    Raises:
+        LaunchError: If all of them are held by other tasks.
+    """
+    for name in names:
+        descriptor = os.open(folder / f"slot-{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield Slot(folder, name)
+            return
+        finally:
+            os.close(descriptor)  # a descriptor left open would block the slot in later rounds
+    raise LaunchError(f"every slot of {folder} is taken by another task")
+
+
+def start(slot: Slot, orders: Mapping[str, Any], log: Path) -> Barista:
+    """Start a Barista in `slot` and wait until it listens.
+
+    Args:
+        slot: The slot, held by the caller.
+        orders: What `barista.__main__` reads from stdin: one JSON object.
+        log: The file that receives its stdout and stderr, appended to.
+
+    Raises:
+        LaunchError: If it does not listen within 30 s, or dies; nothing is left running.
+    """
+    token, incarnation = secrets.token_urlsafe(24), secrets.token_hex(8)
+    orders = {**orders, "local_token": token, "incarnation": incarnation}
+    listening, said = os.pipe()
+    try:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "barista", "--orders-on-stdin", "--ready-fd", str(said)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=_environment(),
+                cwd=slot.folder,
+                start_new_session=True,
+                pass_fds=[said],
+            )
+        os.close(said)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(json.dumps(orders).encode() + b"\n")
+        port = _read_port(listening)
+    finally:
+        os.close(listening)
+    if port is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        failed = Barista(process.pid, 0.0, 0, token, incarnation, str(log))
+        raise LaunchError(f"a Barista did not start; the end of {log}:\n{failed.last_lines()}")
+    created = psutil.Process(process.pid).create_time()
+    barista = Barista(process.pid, created, port, token, incarnation, str(log))
+    slot.remember(barista)
+    process.returncode = 0  # it outlives this task on purpose: no ResourceWarning for that
+    return barista
+
+
+def _read_port(descriptor: int) -> int | None:
+    """Return the port that a starting Barista announces, or None if it dies or is too late."""
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    announced = b""
+    while not announced.endswith(b"\n"):
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or not select.select([descriptor], [], [], left_s)[0]:
+            return None
+        chunk = os.read(descriptor, 64)
+        if not chunk:
+            return None
+        announced += chunk
+    return int(announced)
+
+
+def _environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_PREFIXES)}
+    # Spark puts shipped zips on sys.path (as relative paths), not into PYTHONPATH.
+    kept["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p)
+    return kept
+
+
+def executor_process() -> psutil.Process:
+    """Return the JVM above this task: when it is gone, Baristas have to go too."""
+    parents = psutil.Process().parents()
+    for process in parents:
+        if process.name().startswith("java"):
+            return process
+    return parents[-1] if parents else psutil.Process()

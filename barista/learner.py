@@ -1,0 +1,133 @@
+"""From a minibatch to a gradient: the networks around `dqn`'s formulas.
+
+The loss is not a layer of the network.  Target and error are computed from `Q_out` in NumPy, and
+`backward` starts at `Q_out` with their gradient: any network from `state` to `Q_out` can learn,
+and any form of the target is a few lines of Python.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+import caffe
+from barista import dqn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from barista.config import AgentConfig
+    from replay import Batch
+
+    Float32 = NDArray[np.float32]
+
+INPUT, OUTPUT = "state", "Q_out"
+
+
+class Nets(NamedTuple):
+    """The networks of one worker, all of one file."""
+
+    online: caffe.Net  # θ, [batch_size, …]: its diffs are the gradient
+    target: caffe.Net  # θ⁻, [batch_size, …]
+    act: caffe.Net  # θ again, the very same memory, [num_envs, …]
+
+
+class LearnStats(NamedTuple):
+    """What one gradient was computed from."""
+
+    loss: float  # mean Huber loss
+    td_error_mean: float  # mean |δ|
+    q_mean: float  # mean over the batch of Q(s, a) of the actions taken
+    q_max: float  # largest Q of any action
+
+
+def load_nets(model: str, *, batch_size: int, num_envs: int) -> Nets:
+    """Return the three networks of a prototxt file, at their own random weights.
+
+    Raises:
+        caffe.CaffeError: If the file does not describe a network from `state` to `Q_out`.
+    """
+    online = caffe.Net(model, caffe.TRAIN)
+    for blob in (INPUT, OUTPUT):
+        if blob not in online.blobs:
+            raise caffe.CaffeError(f"{model}: a Q-network has a blob {blob!r}, this one has none")
+    target = caffe.Net(model, caffe.TEST)
+    act = caffe.Net(model, caffe.TEST)
+    act.share_with(online)
+    for net, size in ((online, batch_size), (target, batch_size), (act, num_envs)):
+        _fit(net, (size, *net.blobs[INPUT].data.shape[1:]))
+    return Nets(online, target, act)
+
+
+def q_values(net: caffe.Net, states: NDArray[np.uint8]) -> Float32:
+    """Return Q of all actions: float32 [B, A], a copy.
+
+    Args:
+        net: Reshaped where its batch size is another.
+        states: uint8 [B, C, H, W].
+    """
+    _fit(net, states.shape)
+    net.blobs[INPUT].data[...] = states
+    net.forward()
+    copy: Float32 = net.blobs[OUTPUT].data.copy()
+    return copy
+
+
+class Learner:
+    """Computes gradients with an online network θ and a target network θ⁻.
+
+    Not thread-safe.
+    """
+
+    def __init__(self, net: caffe.Net, target_net: caffe.Net, config: AgentConfig) -> None:
+        self._net, self._target_net, self._double = net, target_net, config.double
+
+    def gradient(self, batch: Batch) -> LearnStats:
+        """Leave the gradient of the mean Huber loss of `batch` in the diff arena.
+
+        Mnih et al. (2015), Algorithm 1, with the target of van Hasselt et al. (2016) where the
+        configuration says double.
+        """
+        next_q_target = q_values(self._target_net, batch.next_states)  # [B, A]
+        next_q_online = q_values(self._net, batch.next_states) if self._double else None
+        # Last of all: backward needs the activations of the first states.
+        q = q_values(self._net, batch.states)  # [B, A]
+        result = dqn.td_result(
+            q,
+            batch.actions,
+            batch.rewards,
+            batch.discounts,
+            next_q_target,
+            next_q_online=next_q_online,
+        )
+        self._net.clear_param_diffs()
+        self._net.backward(Q_out=result.q_diff)
+        return LearnStats(
+            loss=result.loss,
+            td_error_mean=float(np.abs(result.td_errors).mean()),
+            q_mean=float(q[np.arange(len(q)), batch.actions].mean()),
+            q_max=float(q.max()),
+        )
+
+    @property
+    def gradient_arena(self) -> Float32:
+        """The gradient, flat float32 [P]: a view, overwritten by the next call of `gradient`."""
+        arena: Float32 = self._net.diff_arena
+        return arena
+
+    def set_weights(self, weights: Float32) -> None:
+        """Copy flat float32 [P] into the online network, and so into all that share with it."""
+        self._net.param_arena[...] = weights
+
+    def set_target_weights(self, weights: Float32) -> None:
+        """Copy flat float32 [P] into the target network."""
+        self._target_net.param_arena[...] = weights
+
+
+def _fit(net: caffe.Net, shape: tuple[int, ...]) -> None:
+    """Reshape a network whose input has another shape."""
+    blob = net.blobs[INPUT]
+    if blob.data.shape != shape:
+        blob.reshape(*shape)
+        net.reshape()

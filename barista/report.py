@@ -1,0 +1,146 @@
+"""What the user sees: the progress line, the curve, the summary."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from barista.play import Evaluation
+
+
+class Progress:
+    """One tidy line on a terminal; a line a round where there is none.
+
+    The bar's length is the run's limit: minutes, or rounds where no minutes are set.
+    """
+
+    def __init__(self, *, minutes: float | None, rounds: int | None) -> None:
+        self._by_time = minutes is not None
+        self._began = time.monotonic()
+        self._total = 60 * minutes if minutes is not None else float(rounds or 1)
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=self._total,
+            disable=not self._terminal,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}% {bar:10} {desc}",
+        )
+
+    def show(self, text: str, rounds_done: int) -> None:
+        """Refresh the line."""
+        at = time.monotonic() - self._began if self._by_time else rounds_done
+        self._bar.n = min(at, self._total)
+        self._bar.set_description_str(text)
+
+    def end_of_round(self, text: str) -> None:
+        """Write the round's line where there is no terminal to refresh."""
+        if not self._terminal:
+            self.say(text)
+
+    def say(self, line: str) -> None:
+        """Write a line that stays."""
+        tqdm.write(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Remove the line."""
+        self._bar.close()
+
+
+def describe(status: dict[str, Any], *, epsilon: float, round_number: int) -> str:
+    """Return a server's status as a line."""
+    parts = [
+        f"round {round_number}",
+        f"{status['version']:,} updates",
+        f"{status['steps']:,} steps",
+        f"ε {epsilon:.2f}",
+    ]
+    if status.get("loss") is not None:
+        parts.append(f"loss {status['loss']:.4f}")
+    if status.get("return_mean") is not None:
+        parts.append(f"return {status['return_mean']:.2f}")
+    if status.get("updates_per_s"):
+        parts.append(f"{status['updates_per_s']:.1f} updates/s")
+    return " · ".join(parts)
+
+
+def verdict(greedy: Evaluation, random: Evaluation) -> list[str]:
+    """Return the evaluation beside the random player's, as lines."""
+
+    def line(name: str, result: Evaluation) -> str:
+        return (
+            f"  {name:8s} {result.mean:8.2f} ± {result.standard_error:.2f}"
+            f"  (mean ± standard error of {len(result.returns)} episodes; median {result.median:g})"
+        )
+
+    error = math.hypot(greedy.standard_error, random.standard_error)
+    difference = greedy.mean - random.mean
+    lines = [line("greedy", greedy), line("random", random)]
+    if error > 0:
+        lines.append(f"  {difference / error:+.1f} standard errors apart")
+    return lines
+
+
+def draw_curve(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    *,
+    title: str,
+    greedy: float | None = None,
+    random: float | None = None,
+) -> None:
+    """Draw return and loss over agent steps to `path` (PNG).
+
+    Args:
+        path: The file to write.
+        rows: Lines of metrics.jsonl, one a round.
+        title: What was run.
+        greedy: Mean return of the evaluation, for a horizontal line.
+        random: Mean return of the random player, for another.
+    """
+    import matplotlib as mpl  # noqa: PLC0415 (half a second that only the end of a run needs)
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(8, 6), height_ratios=[2, 1])
+    _plot(upper, rows, "return_mean", "C0", "training, mean of the last 100 episodes")
+    if random is not None:
+        upper.axhline(random, color="0.6", linestyle=":", label=f"random player {random:.2f}")
+    if greedy is not None:
+        upper.axhline(greedy, color="C2", linestyle="--", label=f"greedy at the end {greedy:.2f}")
+    upper.set_ylabel("episode return")
+    upper.set_title(title)
+    upper.legend(loc="best", fontsize="small")
+    _plot(lower, rows, "loss", "C1", None)
+    lower.set_ylabel("Huber loss")
+    lower.set_xlabel("agent steps")
+    for axes in (upper, lower):
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _plot(
+    axes: Any, rows: Sequence[dict[str, Any]], key: str, color: str, label: str | None
+) -> None:
+    points = [(row["steps"], row[key]) for row in rows if row.get(key) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=color, label=label, marker=".", markersize=3)
+
+
+def quiet(action: Callable[[], object]) -> None:
+    """Run `action`; what goes wrong with a picture is a warning, not the end of a run."""
+    try:
+        action()
+    except (OSError, ValueError, RuntimeError) as error:
+        tqdm.write(f"warning: {error}", file=sys.stderr)

@@ -1,0 +1,130 @@
+"""The folder of a run: `config.json`, `metrics.jsonl`, `curve.png`, `snapshots/`.
+
+Everything that a run leaves lies here, and what is needed to go on from it: `--resume` takes such a
+folder, or one of its snapshots.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class RunFolderError(ValueError):
+    """A folder cannot be used; the message is one line for the user."""
+
+
+class Resume(NamedTuple):
+    """Where a run goes on from."""
+
+    path: Path  # what the server is told: a run's folder or a snapshot's
+    folder: RunFolder | None  # the earlier run, if it is still around the snapshot
+    config: dict[str, Any]  # its agent's settings; empty when unknown
+
+
+class RunFolder:
+    """One run's files.  Not thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def snapshots(self) -> Path:
+        """Where the server of this run puts its snapshots."""
+        return self.path / "snapshots"
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Make a new run's folder.
+
+        Raises:
+            RunFolderError: If there is something in it already, or it cannot be written.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise RunFolderError(
+                    f"--run-dir {path} is used already: name another, or go on from it with "
+                    f"--resume {path}"
+                )
+            folder = cls(path.resolve())
+            folder.snapshots.mkdir()
+        except OSError as error:
+            raise RunFolderError(f"cannot write {path}: {error.strerror}") from error
+        return folder
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write what this run was asked for; no secrets."""
+        (self.path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    def config(self) -> dict[str, Any]:
+        """Return what this run was asked for, or nothing if that is not readable."""
+        try:
+            config: dict[str, Any] = json.loads((self.path / "config.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return config
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write how this run ended."""
+        (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of metrics.jsonl; a torn last line is left out."""
+        rows: list[dict[str, Any]] = []
+        try:
+            lines = (self.path / "metrics.jsonl").read_text().splitlines()
+        except OSError:
+            return rows
+        for line in lines:
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+        return rows
+
+
+def logs_root() -> Path:
+    """Return the folder of logs: `$DDQ_ROOT/logs`, or the repository's.
+
+    Raises:
+        RunFolderError: If it cannot be written.
+    """
+    root = os.environ.get("DDQ_ROOT")
+    logs = (Path(root) if root else Path(__file__).resolve().parents[1]) / "logs"
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {logs}: {error.strerror}") from error
+    if not os.access(logs, os.W_OK | os.X_OK):
+        raise RunFolderError(f"cannot write {logs}: set DDQ_ROOT to a folder of yours")
+    return logs
+
+
+def find_resume(given: str) -> Resume:
+    """Make out what `--resume` names.
+
+    Raises:
+        RunFolderError: If it is neither a run's folder nor a snapshot's.
+    """
+    path = Path(given)
+    if not path.is_dir():
+        raise RunFolderError(f"--resume {given}: there is no such folder")
+    if (path / "manifest.json").is_file():
+        run = path.resolve().parents[1]
+    elif (path / "snapshots").is_dir():
+        run = path.resolve()
+    else:
+        raise RunFolderError(
+            f"--resume {given}: neither a run (with snapshots/) nor a snapshot (with manifest.json)"
+        )
+    folder = RunFolder(run) if (run / "config.json").is_file() else None
+    config = folder.config().get("agent", {}) if folder else {}
+    return Resume(path.resolve(), folder, config)

@@ -1,0 +1,156 @@
+"""What runs in a Spark task: supervise one Barista through one round.
+
+The task holds a slot, finds the Barista that lives there or starts one, says which round is wanted,
+and waits in short requests until that round is over.  It restarts a Barista that dies or makes no
+progress.  Everything it says is idempotent, so Spark may retry or repeat it; no tensor passes
+through it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from barista import launch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_log = logging.getLogger(__name__)
+
+POLL_S = 2.0  # how long one request waits for the end of the round
+STALLED_S = 60.0  # a Barista without any progress for so long is hung
+_RETRY_S = 0.5  # between two tries to reach a Barista that lives but does not answer
+MAX_RESTARTS = 3  # in one round; then it is Spark's turn to retry the task
+
+
+class Assignment(NamedTuple):
+    """What the driver asks of every task of a round; travels in the closure."""
+
+    round: dict[str, Any]  # fields of `RoundRequest`, without the partition
+    orders: dict[str, Any]  # what a Barista is started with
+    slots: int  # how many slots one executor has at the most
+    log: str  # the driver's barista.log
+    host: str  # the driver's host
+
+
+def supervise(assignment: Assignment, partition: int) -> Iterator[dict[str, Any]]:
+    """Run `assignment` in this task's slot and yield its row of metrics.
+
+    Raises:
+        launch.LaunchError: If no Barista can be kept running.
+        launch.BaristaRefusalError: If one says that it cannot do this at all.
+    """
+    if threading.current_thread() is threading.main_thread():
+        # Ctrl-C on the driver's terminal reaches Python workers too; the driver is who reacts.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gpu = _gpu_address()
+    names = [f"gpu{gpu}"] if gpu is not None else [str(k) for k in range(assignment.slots)]
+    with launch.take_slot(launch.slots_folder(), names) as slot:
+        yield _run_round(assignment, partition, slot, gpu)
+
+
+def stop_all(slots: int) -> Iterator[int]:
+    """Stop every Barista of this executor; yields how many there were."""
+    folder = launch.slots_folder()
+    names = {path.stem.removeprefix("slot-") for path in folder.glob("slot-*.json")}
+    names |= {str(k) for k in range(slots)}
+    found = [b for name in sorted(names) if (b := launch.Slot(folder, name).find()) is not None]
+    for barista in found:
+        barista.stop()
+    yield len(found)
+
+
+def _run_round(
+    assignment: Assignment, partition: int, slot: launch.Slot, gpu: str | None
+) -> dict[str, Any]:
+    number = int(assignment.round["number"])
+    request = {**assignment.round, "partition": partition}
+    started = time.monotonic()
+    restarts: list[str] = []
+    while True:
+        # A restarted Barista gets what is left of the round's time.
+        left_s = float(assignment.round["deadline_s"]) - (time.monotonic() - started)
+        request["deadline_s"] = max(left_s, 1.0)
+        barista = slot.find() or launch.start(
+            slot, _orders(assignment, slot, gpu), _log_path(assignment)
+        )
+        why = _watch_round(barista, number, request)
+        if isinstance(why, dict):
+            return {**why, "partition": partition, "restarts": restarts}
+        barista.kill()
+        restarts.append(why)
+        _log.warning("%s", why)
+        if len(restarts) > MAX_RESTARTS:
+            raise launch.LaunchError(
+                f"Barista {slot.name} on {socket.gethostname()}: {'; then '.join(restarts)}; "
+                f"the end of {barista.log}:\n{barista.last_lines()}"
+            )
+
+
+def _watch_round(
+    barista: launch.Barista, number: int, request: dict[str, Any]
+) -> dict[str, Any] | str:
+    """Return the round's metrics, or why this Barista has to be replaced."""
+    submitted = False
+    last_heartbeat: Any = None
+    last_change = time.monotonic()
+    while time.monotonic() - last_change < STALLED_S:
+        try:
+            if not submitted:
+                barista.start_round(request)
+                submitted = True
+            status = barista.status(round_number=number, wait_s=POLL_S)
+        except (OSError, HTTPException):
+            if not barista.is_alive():
+                return f"Barista {barista.pid} died in round {number}"
+            time.sleep(_RETRY_S)
+            continue
+        if status["error"]:
+            error = str(status["error"])
+            if error.startswith(launch.FATAL):
+                raise launch.BaristaRefusalError(error.removeprefix(launch.FATAL))
+            return f"Barista {barista.pid} failed in round {number}: {error}"
+        if status["round"] == number and status["metrics"] is not None:
+            return {**status["metrics"], "replay_size": status["progress"]["replay_size"]}
+        heartbeat = status["progress"].get("heartbeat")
+        if heartbeat != last_heartbeat:
+            last_heartbeat, last_change = heartbeat, time.monotonic()
+    return f"Barista {barista.pid} made no progress for {STALLED_S:.0f} s in round {number}"
+
+
+def _orders(assignment: Assignment, slot: launch.Slot, gpu: str | None) -> dict[str, Any]:
+    executor = launch.executor_process()
+    # One host may have several executors: their folders tell them apart.
+    tag = f"{sum(str(slot.folder).encode()) % 4096:03x}"
+    return {
+        **assignment.orders,
+        "worker": f"{socket.gethostname().split('.')[0]}-{tag}-{slot.name}",
+        "gpu": gpu,
+        "executor": {"pid": executor.pid, "created": executor.create_time()},
+    }
+
+
+def _log_path(assignment: Assignment) -> Path:
+    """Return where a Barista of this host writes: the driver's file, or one beside its slot."""
+    shared = Path(assignment.log)
+    if socket.gethostname() == assignment.host and shared.parent.is_dir():
+        return shared
+    return launch.slots_folder() / "barista.log"
+
+
+def _gpu_address() -> str | None:
+    from pyspark import TaskContext  # noqa: PLC0415 (only where a task runs)
+
+    context = TaskContext.get()
+    with suppress(AttributeError, KeyError):
+        addresses = context.resources()["gpu"].addresses  # type: ignore[union-attr]
+        return str(addresses[0]) if addresses else None
+    return None

@@ -1,0 +1,222 @@
+"""The rounds of a run, seen from the driver: start, watch, read the rows, decide on the next.
+
+While a round's job runs, the driver looks once a second at three things that nobody else can see:
+whether Spark gave the job any slot, whether the server lives, and whether it rejects one gradient
+after another.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from barista import dqn
+from barista.report import describe
+
+if TYPE_CHECKING:
+    from barista.config import AgentConfig
+    from barista.report import Progress
+    from barista.run_folder import RunFolder
+    from barista.spark.rounds import RoundJob, Rounds
+    from barista.spark.task import Assignment
+
+ROUND_S = 20.0  # how long a round lasts by default: then a job's overhead is under two per cent
+FIRST_UPDATES = 100  # of each worker in the first round, before the rate is known
+ROUND_LIMIT_S = 900.0  # a round's time, where no `--minutes` cuts it shorter
+GRACE_S = 60.0  # what a round's job may take beyond the round's time before it is given up
+RESOURCES_WARN_S = 15.0
+RESOURCES_LIMIT_S = 90.0
+MAX_NON_FINITE = 20  # gradients in a row
+
+
+class TrainingError(RuntimeError):
+    """The run cannot go on; the message says what, and what to look at."""
+
+
+class Server(Protocol):
+    """What training needs of the parameter server; see `ddq.ServerLink`."""
+
+    def status(self) -> dict[str, Any] | None:
+        """Return status_data, None when it does not answer just now."""
+
+    def revive(self) -> str | None:
+        """Restart a dead embedded server; returns a line about it, None if it lives.
+
+        Raises:
+            RuntimeError: If it cannot be restarted.
+        """
+
+
+class Limits(NamedTuple):
+    """When a run ends: whichever comes first."""
+
+    rounds: int | None
+    minutes: float | None
+    updates_per_round: int | None  # of each worker; None: what lasts about 20 s
+
+
+class Training:
+    """Runs rounds until a limit.  Not thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        rounds: Rounds,
+        server: Server,
+        folder: RunFolder,
+        progress: Progress,
+        config: AgentConfig,
+        assignment: Assignment,
+        workers: int,
+        limits: Limits,
+    ) -> None:
+        self._rounds = rounds
+        self._server = server
+        self._folder = folder
+        self._progress = progress
+        self._config = config
+        self._assignment = assignment
+        self._workers = workers
+        self._limits = limits
+        self._deadline: float | None = None
+        self._updates_per_s = 0.0
+        self.last_status: dict[str, Any] = {}
+
+    def run(self, first_round: int = 1) -> int:
+        """Train until a limit; returns the number of rounds run.
+
+        Raises:
+            TrainingError: If the run cannot go on.
+        """
+        if self._limits.minutes is not None:
+            self._deadline = time.monotonic() + 60 * self._limits.minutes
+        done = 0
+        while self._limits.rounds is None or done < self._limits.rounds:
+            left_s = ROUND_LIMIT_S if self._deadline is None else self._deadline - time.monotonic()
+            if left_s < 1:
+                break
+            self._round(first_round + done, done, min(left_s, ROUND_LIMIT_S))
+            done += 1
+        return done
+
+    def _round(self, number: int, done: int, limit_s: float) -> None:
+        updates = self._updates_per_worker()
+        request = {
+            "number": number,
+            "quota": updates * self._workers,
+            "deadline_s": limit_s,
+        }
+        began = time.monotonic()
+        job = self._rounds.start(
+            self._assignment._replace(round=request), f"ddq round {number}: {self._summary()}"
+        )
+        self._watch(job, number, done, began + limit_s + GRACE_S)
+        rows = job.rows()
+        self._take(rows, number, time.monotonic() - began)
+
+    def _watch(self, job: RoundJob, number: int, done: int, give_up_at: float) -> None:
+        waiting_since: float | None = time.monotonic()
+        warned = False
+        while not job.wait(1.0):
+            now = time.monotonic()
+            self._look_at_server(number, done)
+            if self._rounds.has_running_tasks():
+                waiting_since = None
+            elif waiting_since is None:
+                waiting_since = now
+            waited_s = 0.0 if waiting_since is None else now - waiting_since
+            if waited_s > RESOURCES_WARN_S and not warned:
+                warned = True
+                self._progress.say(
+                    f"waiting: Spark has given round {number} no task slot for {waited_s:.0f} s; "
+                    "are there free executors (cores, memory)? See Spark's UI and logs/spark.log"
+                )
+            if waited_s > RESOURCES_LIMIT_S:
+                self._rounds.cancel()
+                raise TrainingError(
+                    f"Spark gave round {number} no task slot for {waited_s:.0f} s: no executor is "
+                    "free, or none can give what a task asks for (spark.executor.*, spark.task.*)"
+                )
+            if now > give_up_at:
+                self._rounds.cancel()
+                raise TrainingError(
+                    f"round {number} did not end in time; see logs/barista.log and logs/spark.log"
+                )
+
+    def _look_at_server(self, number: int, done: int) -> None:
+        try:
+            revived = self._server.revive()
+        except RuntimeError as error:
+            self._rounds.cancel()
+            raise TrainingError(str(error)) from error
+        if revived is not None:
+            self._progress.say(revived)
+        status = self._server.status()
+        if status is None:
+            return
+        self.last_status = status
+        self._progress.show(self._line(number), done)
+        bad = status.get("consecutive_non_finite") or {}
+        if bad.get("count", 0) >= MAX_NON_FINITE:
+            self._rounds.cancel()
+            raise TrainingError(
+                f"{bad['count']} gradients in a row were not finite, first in {bad['parameter']}, "
+                f"at learning rate {status.get('lr', '?')}: lower base_lr, or set clip_gradients"
+            )
+
+    def _take(self, rows: list[dict[str, Any]], number: int, seconds: float) -> None:
+        """Read a finished round's rows: restarts, rate, metrics."""
+        for row in rows:
+            for event in row.get("restarts", ()):
+                self._progress.say(f"{event}; restarted")
+        rates = [
+            row["applied"] / busy
+            for row in rows
+            if (
+                busy := sum(
+                    row.get(f"{s}_s", 0.0) for s in ("act", "sample", "compute", "exchange")
+                )
+            )
+        ]
+        self._updates_per_s = sum(rates) or self._updates_per_s
+        status = self._server.status()
+        if status is not None:
+            self.last_status = status
+        row = {
+            "round": number,
+            "time": time.time(),
+            "seconds": round(seconds, 3),
+            "epsilon": self.epsilon(),
+            **{
+                key: self.last_status.get(key)
+                for key in ("version", "steps", "episodes", "loss", "return_mean", "updates_per_s")
+            },
+            "staleness": (self.last_status.get("staleness") or {}).get("mean"),
+            "workers": rows,
+        }
+        self._folder.append(row)
+        self._progress.end_of_round(self._line(number))
+
+    def _updates_per_worker(self) -> int:
+        if self._limits.updates_per_round is not None:
+            return self._limits.updates_per_round
+        if not self._updates_per_s:
+            return FIRST_UPDATES
+        return max(1, round(self._updates_per_s * ROUND_S / self._workers))
+
+    def epsilon(self) -> float:
+        """Return ε at the total of agent steps last seen."""
+        return dqn.linear_schedule(
+            int(self.last_status.get("steps", 0)) - self._config.warmup,
+            start=self._config.epsilon_start,
+            end=self._config.epsilon_end,
+            duration=self._config.epsilon_steps,
+        )
+
+    def _line(self, number: int) -> str:
+        return describe(self.last_status, epsilon=self.epsilon(), round_number=number)
+
+    def _summary(self) -> str:
+        if not self.last_status:
+            return "warm-up"
+        return self._line(int(self.last_status["round"].get("number") or 0)).partition(" · ")[2]

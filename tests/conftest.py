@@ -1,0 +1,26 @@
+"""What every test shares: a hypothesis profile, one thread of arithmetic, no stray processes."""
+
+import os
+
+import hypothesis
+import psutil
+import pytest
+
+# Torch and OpenBLAS read these when they are loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+hypothesis.settings.register_profile("ddq", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ddq")
+
+
+@pytest.fixture
+def no_stray_processes():
+    """Fail when a test leaves child processes behind."""
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    left = [p for p in psutil.Process().children(recursive=True) if p not in before]
+    _, alive = psutil.wait_procs(left, timeout=5)
+    named = [f"{p.pid} {' '.join(p.cmdline())}" for p in alive if p.status() != "zombie"]
+    for process in alive:
+        process.kill()
+    assert not named, f"left behind: {named}"

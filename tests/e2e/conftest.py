@@ -1,0 +1,118 @@
+"""Real runs: spark-submit in a scratch folder, with every process of it marked."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Small enough for seconds, real in every part.
+SMALL = [
+    "--num-envs", "2", "--warmup", "64", "--replay-capacity", "2000", "--batch-size", "8",
+    "--evaluate", "0", "--seed", "1",
+]  # fmt: skip
+
+
+def environment(home):
+    """Return what `activate` gives, plus a mark by which every descendant is found."""
+    venv = Path(sys.prefix)
+    java = venv / "java"
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("DDQ_", "SPARK_", "PYSPARK_"))}
+    return {
+        **env,
+        "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_CONF_DIR": str(ROOT / "scripts/spark"),
+        "DDQ_ROOT": str(home),
+        "DDQ_TEST_MARK": uuid.uuid4().hex,
+        "OMP_NUM_THREADS": "1",
+        **({"JAVA_HOME": str(java)} if java.is_dir() else {}),
+    }
+
+
+def marked(env):
+    """Return the living processes that carry this environment's mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("DDQ_TEST_MARK") == env["DDQ_TEST_MARK"]:
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+class Site:
+    """A scratch DDQ_ROOT and the commands that are run in it."""
+
+    def __init__(self, home):
+        self.home = home
+        self.env = environment(home)
+        self.logs = home / "logs"
+        self.started = []
+
+    def command(self, *options, master="local[2,4]", spark_options=()):
+        return ["spark-submit", "--master", master, *spark_options, str(ROOT / "ddq.py"), *options]
+
+    def start(self, arguments, **keywords):
+        """Start a command in a process group of its own, its output in files."""
+        name = self.home / f"command-{len(self.started)}"
+        with open(f"{name}.out", "w") as out, open(f"{name}.err", "w") as err:
+            process = subprocess.Popen(
+                arguments, env=self.env, cwd=keywords.pop("cwd", self.home), stdout=out, stderr=err,
+                stdin=subprocess.DEVNULL, start_new_session=True, **keywords,
+            )  # fmt: skip
+        process.out, process.err = Path(f"{name}.out"), Path(f"{name}.err")
+        self.started.append(process)
+        return process
+
+    def run(self, arguments, timeout_s=180, **keywords):
+        """Run a command to its end; returns (exit code, stdout, stderr)."""
+        process = self.start(arguments, **keywords)
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{arguments} hangs\n{self.story(process)}")
+        return code, process.out.read_text(), process.err.read_text()
+
+    def story(self, process):
+        """Return all that was said, for a failure's message."""
+        parts = [process.out, process.err, *sorted(self.logs.glob("*.log"))]
+        return "\n".join(f"== {p.name}\n{p.read_text()[-3000:]}" for p in parts if p.exists())
+
+    def wait_for(self, condition, process, timeout_s=90):
+        """Wait until `condition()` is truthy while `process` runs; returns its value."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            value = condition()
+            if value:
+                return value
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
+        return pytest.fail(f"it did not come to that\n{self.story(process)}")
+
+    def assert_nothing_left(self):
+        gone_by = time.monotonic() + 10
+        while (left := marked(self.env)) and time.monotonic() < gone_by:
+            time.sleep(0.1)
+        assert [f"{p.pid} {' '.join(p.cmdline())[:200]}" for p in left] == []
+
+
+@pytest.fixture
+def site(tmp_path):
+    if shutil.which("spark-submit", path=environment(tmp_path)["PATH"]) is None:
+        pytest.fail("spark-submit is missing: run scripts/test")
+    site = Site(tmp_path)
+    yield site
+    for process in marked(site.env):
+        process.send_signal(signal.SIGKILL)

@@ -1,0 +1,168 @@
+"""The product as its users start it: real Spark, real server, real Baristas, real Pong."""
+
+import json
+import re
+import signal
+
+import numpy as np
+import psutil
+import pytest
+
+import caffe
+from tests.e2e.conftest import ROOT, SMALL
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def newest_snapshot(run):
+    return max((run / "snapshots").iterdir(), key=lambda folder: int(folder.name))
+
+
+def weights(snapshot):
+    net = caffe.Net(
+        str(snapshot / "train_val.prototxt"), caffe.TEST, weights=str(snapshot / "model.caffemodel")
+    )
+    return np.array(net.param_arena)
+
+
+def test_pong_trains_for_two_rounds_and_a_resumed_run_goes_on(site):
+    run = site.home / "first"
+    code, out, err = site.run(
+        site.command(*SMALL, "--rounds", "2", "--updates-per-round", "4", "--run-dir", str(run))
+    )
+    assert code == 0, err
+    site.assert_nothing_left()
+
+    # Gradients of both workers, each credited once; real frames; real steps.
+    first = rows(run)
+    assert [row["round"] for row in first] == [1, 2]
+    assert first[-1]["version"] == 16
+    workers = [w for row in first for w in row["workers"]]
+    assert sum(w["applied"] for w in workers) == 16
+    assert len({w["worker"] for w in workers}) == 2
+    assert all(w["applied"] for w in first[0]["workers"])
+    assert all(w["replay_size"] >= 32 for w in workers)
+    assert all(w["loss_mean"] > 0 for w in first[0]["workers"])
+
+    # The weights moved, and the snapshot holds them.
+    snapshot = newest_snapshot(run)
+    manifest = json.loads((snapshot / "manifest.json").read_text())
+    assert (snapshot.name, manifest["version"]) == ("16", 16)
+    target = caffe.Net(
+        str(snapshot / "train_val.prototxt"),
+        caffe.TEST,
+        weights=str(snapshot / "target.caffemodel"),
+    )  # equal to the weights at version 0
+    moved = np.abs(weights(snapshot) - target.param_arena)
+    assert 0 < moved.max() < 0.1
+
+    # A quiet console, logs that read well, a picture.
+    assert len((out + err).splitlines()) < 25, out + err
+    assert "WARN" not in out + err
+    log = (site.logs / "barista.log").read_text()
+    assert all(w["worker"] in log for w in workers)
+    assert "Traceback" not in log
+    assert (run / "curve.png").stat().st_size > 5000
+
+    # A resumed run continues version, steps and so ε.
+    second = site.home / "second"
+    code, out, err = site.run(
+        site.command("--resume", str(run), "--evaluate", "2", "--rounds", "1",
+                     "--updates-per-round", "3", "--run-dir", str(second))
+    )  # fmt: skip
+    assert code == 0, err
+    site.assert_nothing_left()
+    assert json.loads((second / "config.json").read_text())["agent"]["batch_size"] == 8
+    continued = rows(second)
+    assert [row["version"] for row in continued] == [first[0]["version"], 16, 22]
+    assert continued[-1]["steps"] > first[-1]["steps"]
+    assert "greedy" in out
+    assert "random" in out
+
+
+def test_the_commands_of_2015(site):
+    for name in ("barista", "caffe", "param-server", "models", "ddq.py", "replay.py"):
+        (site.home / name).symlink_to(ROOT / name)
+    site.env["PYTHONPATH"] = f"{site.home}:{site.home}/caffe/python"
+    server = site.start(["python", "param-server/server.py", "--port", "0"])
+    file = site.wait_for(lambda: list(site.logs.glob("param-server-*.json")), server)[0]
+    code, _, err = site.run(["python", "-m", "zipfile", "-c", "barista.zip", "barista"])
+    assert code == 0, err
+
+    command = ["spark-submit", "--master", "local", "--py-files", "barista.zip,replay.py", "ddq.py"]
+    code, out, err = site.run([*command, *SMALL, "--rounds", "1", "--updates-per-round", "3"])
+    assert code == 0, err
+    address = json.loads(file.read_text())["address"]
+    assert f"joined {address} at version 0" in out
+    assert "local, 1 task slot" in out
+    assert server.poll() is None
+    run = next(folder for folder in site.logs.iterdir() if (folder / "metrics.jsonl").exists())
+    assert rows(run)[-1]["version"] == 3
+
+    server.send_signal(signal.SIGINT)
+    assert server.wait(60) == 0
+    assert not file.exists()
+    assert "version 3" in server.out.read_text()
+    site.assert_nothing_left()
+
+
+def test_a_killed_barista_is_replaced_and_the_round_completes(site):
+    run = site.home / "run"
+    process = site.start(
+        site.command(*SMALL, "--rounds", "1", "--updates-per-round", "60", "--run-dir", str(run))
+    )
+    log = site.logs / "barista.log"
+
+    def playing():
+        found = log.exists() and re.findall(r"pid (\d+), server", log.read_text())
+        return found if found and len(found) == 2 and "partition" in log.read_text() else None
+
+    victim = psutil.Process(int(site.wait_for(playing, process)[0]))
+    victim.kill()
+    assert process.wait(200) == 0, site.story(process)
+    assert f"Barista {victim.pid} died in round 1; restarted" in process.err.read_text()
+    row = rows(run)[-1]
+    assert row["version"] == 120
+    site.assert_nothing_left()
+
+
+def test_ctrl_c_keeps_a_snapshot_and_leaves_nothing(site):
+    run = site.home / "run"
+    process = site.start(site.command(*SMALL, "--minutes", "5", "--run-dir", str(run)))
+    log = site.logs / "barista.log"
+    site.wait_for(lambda: log.exists() and "partition" in log.read_text(), process)
+    site.wait_for(lambda: (run / "metrics.jsonl").exists(), process)
+    psutil.Process(process.pid)
+    import os
+
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130, site.story(process)
+    said = process.out.read_text() + process.err.read_text()
+    assert "Traceback" not in said, said
+    assert "py4j" not in said
+    snapshot = newest_snapshot(run)
+    assert json.loads((snapshot / "manifest.json").read_text())["version"] > 0
+    assert np.isfinite(weights(snapshot)).all()
+    site.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("options", "spark_options", "said"),
+    [
+        (["--workers", "3"], [], "--workers 3: local[2,4] has 2 task slots"),
+        (
+            [],
+            ["--conf", "spark.task.resource.gpu.amount=1"],
+            "spark.task.resource.gpu.amount is set",
+        ),
+    ],
+)
+def test_what_spark_would_wait_for_for_ever_is_one_line(site, options, spark_options, said):
+    code, _, err = site.run(site.command(*SMALL, *options, spark_options=spark_options))
+    assert (code, err.count("\n")) == (2, 1), err
+    assert said in err
+    site.assert_nothing_left()

@@ -1,0 +1,121 @@
+"""The canary: a worker learns a small game through a real server, and chance does not.
+
+What has to hold for this, and is tested alone elsewhere: stacks, targets, gradients, the wire, the
+server's solver, the weights' way back.  A sign lost anywhere, and nothing is learned.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffe
+from barista.learner import load_nets, q_values
+from barista.rounds import RoundRequest
+from barista.worker import Identity, make_worker
+from param_server.client import Client
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "a token of the tests"  # noqa: S105 (a secret from nobody)
+UPDATES = 1200
+LEARNED = 0.9
+
+
+@contextmanager
+def server(folder, solver):
+    """Run an embedded server; yield its address.  It ends when its stdin does."""
+    process = subprocess.Popen(
+        [
+            sys.executable, str(ROOT / "param-server/server.py"), solver, "--embedded",
+            "--seed", "0", "--target-period", "50", "--snapshot-dir", str(folder / "snapshots"),
+        ],
+        env={**os.environ, "DDQ_TOKEN": TOKEN, "DDQ_ROOT": str(folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        line = process.stdout.readline()
+        assert line, f"the server ended with {process.wait(10)} before it was ready"
+        yield json.loads(line)["address"]
+    finally:
+        process.stdin.close()
+        try:
+            code = process.wait(30)
+        finally:
+            process.kill()
+            process.stdout.close()
+    assert code == 0
+
+
+def train(address, model, *, name, updates, quota, seed=0):
+    """Train one worker until the round is over; return its client, networks and row."""
+    client = Client(address, TOKEN, run="canary", worker=name)
+    try:
+        nets = load_nets(model, batch_size=16, num_envs=8)
+        worker = make_worker(
+            tiny.config(seed=seed, workers=quota // updates),
+            game=tiny.Catch(8, seed=seed),
+            nets=nets,
+            exchange=client,
+            identity=Identity("canary", name, "first"),
+        )
+        row = worker.run_round(RoundRequest(1, quota=quota, deadline_s=80.0))
+        return nets, row, client.status()
+    finally:
+        client.close()
+
+
+def score(nets):
+    return tiny.play_greedily(tiny.Catch(8, seed=99), lambda s: q_values(nets.act, s), 400)
+
+
+def test_chance_does_not_catch():
+    rng = np.random.default_rng(0)
+    returns = tiny.play_greedily(
+        tiny.Catch(8, seed=99), lambda states: rng.random((len(states), 3)), 400
+    )
+    assert returns < 0
+
+
+@pytest.mark.timeout(90)
+def test_one_worker_learns_catch_through_a_server(tmp_path, no_stray_processes):
+    model, solver = tiny.write_model(tmp_path)
+    caffe.set_num_threads(1)
+    with server(tmp_path, solver) as address:
+        nets, row, status = train(address, model, name="a", updates=UPDATES, quota=UPDATES)
+    assert row["applied"] == status["version"] == UPDATES
+    assert row["steps"] == status["steps"]
+    assert score(nets) >= LEARNED
+
+
+@pytest.mark.timeout(90)
+def test_two_workers_learn_catch_together(tmp_path, no_stray_processes):
+    """Asynchronous, so no two runs are alike; both workers push, and the sum is the quota."""
+    model, solver = tiny.write_model(tmp_path)
+    caffe.set_num_threads(1)
+    trained = {}
+    with server(tmp_path, solver) as address:
+
+        def work(name, seed):
+            trained[name] = train(
+                address, model, name=name, updates=UPDATES, quota=2 * UPDATES, seed=seed
+            )
+
+        threads = [threading.Thread(target=work, args=pair) for pair in (("a", 1), ("b", 2))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    rows = [row for _, row, _ in trained.values()]
+    assert sum(row["applied"] for row in rows) == 2 * UPDATES
+    assert all(row["applied"] > UPDATES / 10 for row in rows)
+    assert all(row["late"] <= 1 for row in rows)
+    assert max(score(nets) for nets, _, _ in trained.values()) >= LEARNED

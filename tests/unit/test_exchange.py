@@ -1,0 +1,71 @@
+"""The exchange within one process."""
+
+import numpy as np
+import pytest
+
+from barista.exchange import LocalExchange
+from param_server.store import Store
+from param_server.wire import Layout, Push
+
+LAYOUT = Layout.from_entries([("fc1/0", (3,))])
+
+
+@pytest.fixture
+def store():
+    weights = np.ones(3, np.float32)
+
+    def apply(gradient):
+        weights[...] -= gradient
+
+    return Store(
+        LAYOUT, weights, apply=apply, reset=lambda: None, epoch=1, clock=lambda: 0.0,
+        target_period=2,
+    )  # fmt: skip
+
+
+def push(sequence, *, want_model):
+    return Push(
+        run="r", worker="w", incarnation="i", sequence=sequence, epoch=1, version=0,
+        layout=LAYOUT.digest, want_model=want_model,
+    )  # fmt: skip
+
+
+def test_a_pull_is_written_into_the_callers_array(store):
+    out = np.zeros(3, np.float32)
+    model = LocalExchange(store).pull(None, out)
+    assert (model.epoch, model.version) == (1, 0)
+    assert model.weights is out
+    assert out.tolist() == [1, 1, 1]
+
+
+def test_what_is_known_is_not_pulled(store):
+    exchange = LocalExchange(store)
+    out = np.zeros(3, np.float32)
+    assert exchange.pull((1, 0), out) is None
+    assert exchange.pull_target((1, 0), out) is None
+
+
+def test_a_push_returns_the_weights_that_it_wants(store):
+    out = np.zeros(3, np.float32)
+    answer, model = LocalExchange(store).push(
+        push(1, want_model=True), np.full(3, 0.5, np.float32), out
+    )
+    assert (answer.status, answer.version, model.version) == ("applied", 1, 1)
+    assert out.tolist() == [0.5, 0.5, 0.5]
+
+
+def test_a_push_that_wants_no_weights_gets_none(store):
+    out = np.zeros(3, np.float32)
+    _, model = LocalExchange(store).push(push(1, want_model=False), np.ones(3, np.float32), out)
+    assert model is None
+    assert not out.any()
+
+
+def test_the_target_is_pulled_by_its_own_version(store):
+    exchange = LocalExchange(store)
+    out = np.zeros(3, np.float32)
+    for sequence in (1, 2):
+        exchange.push(push(sequence, want_model=False), np.ones(3, np.float32), out)
+    model = exchange.pull_target((1, 0), out)
+    assert model.target_version == 2
+    assert out.tolist() == [-1, -1, -1]

@@ -1,0 +1,143 @@
+"""Slots, and real Baristas in them."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from barista import launch
+
+
+def orders(**changes):
+    me = psutil.Process()
+    return {
+        # Nobody listens on the discard port: such a Barista starts, and says what is wrong.
+        "server": "127.0.0.1:9",
+        "token": "server-secret",
+        "run": "r",
+        "config": {"game": "ddq/Snake-v0"},
+        "worker": "w",
+        "executor": {"pid": me.pid, "created": me.create_time()},
+        **changes,
+    }
+
+
+@pytest.fixture
+def slot(tmp_path):
+    with launch.take_slot(tmp_path, ["0"]) as slot:
+        yield slot
+        found = slot.find()
+        if found is not None:
+            found.kill()
+
+
+def test_a_slot_is_held_once(tmp_path):
+    with launch.take_slot(tmp_path, ["0", "1"]) as first:
+        with launch.take_slot(tmp_path, ["0", "1"]) as second:
+            assert (first.name, second.name) == ("0", "1")
+            with pytest.raises(launch.LaunchError, match="taken by another task"):
+                launch.take_slot(tmp_path, ["0", "1"]).__enter__()
+        with launch.take_slot(tmp_path, ["0", "1"]) as again:
+            assert again.name == "1"
+
+
+def test_a_slot_is_free_again_after_an_error(tmp_path):
+    with pytest.raises(KeyError), launch.take_slot(tmp_path, ["0"]):
+        raise KeyError
+    with launch.take_slot(tmp_path, ["0"]) as slot:
+        assert slot.name == "0"
+
+
+def test_a_barista_is_started_found_and_stopped(slot, tmp_path, no_stray_processes):
+    log = tmp_path / "barista.log"
+    barista = launch.start(slot, orders(), log)
+    assert barista.port >= 50001
+    assert slot.find() == barista
+    # Its secrets are in nobody's sight.
+    process = psutil.Process(barista.pid)
+    seen = " ".join(process.cmdline()) + json.dumps(process.environ())
+    assert "server-secret" not in seen
+    assert barista.token not in seen
+    assert stat.S_IMODE(os.stat(tmp_path / "slot-0.json").st_mode) == 0o600
+    assert os.getsid(barista.pid) == barista.pid
+    barista.stop()
+    assert not barista.is_alive()
+    assert slot.find() is None
+
+
+def test_a_barista_says_what_no_restart_can_mend(slot, tmp_path, no_stray_processes):
+    config = {"game": "ddq/Snake-v0", "batch_size": 0}
+    barista = launch.start(slot, orders(config=config), tmp_path / "barista.log")
+    status = barista.status(round_number=1, wait_s=20)
+    assert status["error"].startswith(f"{launch.FATAL}--batch-size")
+    barista.stop()
+
+
+def test_a_stranger_cannot_command_it(slot, tmp_path, no_stray_processes):
+    barista = launch.start(slot, orders(), tmp_path / "barista.log")
+    with pytest.raises(launch.BaristaRefusalError):
+        barista._replace(token="guess").status(round_number=1, wait_s=0)
+    barista.stop()
+
+
+def test_a_reused_pid_is_not_the_barista(slot, tmp_path):
+    me = psutil.Process()
+    other = launch.Barista(me.pid, me.create_time() - 100, 1, "t", "i", str(tmp_path / "log"))
+    slot.remember(other)
+    assert slot.find() is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"pid": 1'])
+def test_a_torn_slot_file_is_no_barista(slot, content):
+    (slot.folder / "slot-0.json").write_text(content)
+    assert slot.find() is None
+
+
+def test_one_that_does_not_start_leaves_its_last_words(slot, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(launch.LaunchError, match="did not start"):
+        launch.start(slot, orders(), tmp_path / "barista.log")
+    assert slot.find() is None
+
+
+def test_a_killed_executor_takes_its_barista_along(slot, tmp_path, no_stray_processes):
+    executor = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    created = psutil.Process(executor.pid).create_time()
+    told = orders(executor={"pid": executor.pid, "created": created})
+    barista = launch.start(slot, told, tmp_path / "barista.log")
+    executor.kill()
+    executor.wait()
+    psutil.Process(barista.pid).wait(15)
+    executor.stdin.close()
+    assert not barista.is_alive()
+
+
+def test_the_environment_is_not_sparks(monkeypatch):
+    for name in (
+        "PYTHON_WORKER_FACTORY_SECRET",
+        "SPARK_LOCAL_DIRS",
+        "OMP_NUM_THREADS",
+        "DDQ_TOKEN",
+    ):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setattr(sys, "path", ["", "shipped.zip"])
+    environment = launch._environment()
+    assert "x" not in environment.values()
+    assert environment["PYTHONPATH"] == str(launch.Path("shipped.zip").absolute())
+
+
+def test_outside_a_task_there_are_no_slots(monkeypatch):
+    monkeypatch.delenv("SPARK_LOCAL_DIRS", raising=False)
+    with pytest.raises(launch.LaunchError, match="not inside a Spark task"):
+        launch.slots_folder()
+
+
+def test_the_folder_of_slots_is_private(monkeypatch, tmp_path):
+    monkeypatch.setenv("SPARK_LOCAL_DIRS", f"{tmp_path}/a,{tmp_path}/b")
+    folder = launch.slots_folder()
+    assert folder == tmp_path / "a" / "barista"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700

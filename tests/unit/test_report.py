@@ -1,0 +1,59 @@
+"""What the user sees."""
+
+import struct
+
+import pytest
+
+from barista.play import Evaluation
+from barista.report import Progress, describe, draw_curve, verdict
+
+STATUS = {
+    "version": 1203,
+    "steps": 4812,
+    "loss": 0.0123,
+    "return_mean": -20.25,
+    "updates_per_s": 38.2,
+}
+
+
+def test_a_status_reads_as_a_line():
+    line = describe(STATUS, epsilon=0.851, round_number=3)
+    assert line == (
+        "round 3 · 1,203 updates · 4,812 steps · ε 0.85 · loss 0.0123 · return -20.25 · "
+        "38.2 updates/s"
+    )
+
+
+def test_what_is_not_known_yet_is_left_out():
+    line = describe({"version": 0, "steps": 0, "loss": None}, epsilon=1, round_number=1)
+    assert line == "round 1 · 0 updates · 0 steps · ε 1.00"
+
+
+def test_the_verdict_says_how_far_apart_the_players_are():
+    greedy = Evaluation((10.0, 12.0, 14.0), (1, 1, 1), complete=True)
+    random = Evaluation((0.0, 1.0, 2.0), (1, 1, 1), complete=True)
+    lines = verdict(greedy, random)
+    # Standard errors are 2/√3 and 1/√3; their root of squares is √(5/3).
+    assert "12.00 ± 1.15" in lines[0]
+    assert "1.00 ± 0.58" in lines[1]
+    assert lines[2].strip() == "+8.5 standard errors apart"
+
+
+def test_without_a_terminal_there_is_a_line_a_round(capsys):
+    progress = Progress(minutes=None, rounds=2)
+    progress.show("refreshed", 0)
+    progress.end_of_round("round 1")
+    progress.close()
+    assert capsys.readouterr().err == "round 1\n"
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+def test_the_curve_is_a_picture(tmp_path, rows):
+    path = tmp_path / "curve.png"
+    data = [{"steps": 100 * n, "return_mean": n / 10, "loss": 1 / (n + 1)} for n in range(rows)]
+    draw_curve(path, data, title="Snake", greedy=3.0, random=-0.9)
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", content[16:24])
+    assert width > 500
+    assert height > 300

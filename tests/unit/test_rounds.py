@@ -1,0 +1,58 @@
+"""What the driver makes of a job."""
+
+import threading
+
+import pytest
+
+from barista.spark.rounds import RoundError, RoundJob, reason
+
+TRACE = """An error occurred while calling o51.collect.
+: org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 1.0 failed 4 \
+times, most recent failure: Lost task 0.3: org.apache.spark.api.python.PythonException: \
+Traceback (most recent call last):
+  File "/somewhere/worker.py", line 1, in main
+    process()
+barista.launch.LaunchError: a Barista did not start; the end of barista.log:
+the last line of the log
+
+\tat org.apache.spark.api.python.BasePythonRunner.handle(PythonRunner.scala)
+\tat java.base/java.lang.Thread.run(Thread.java:840)
+
+Driver stacktrace:
+\tat org.apache.spark.scheduler.DAGScheduler.abort(DAGScheduler.scala)
+Caused by: org.apache.spark.api.python.PythonException: Traceback (most recent call last):
+barista.launch.LaunchError: a Barista did not start; the end of barista.log:
+the last line of the log
+
+\tat java.base/java.lang.Thread.run(Thread.java:840)
+"""
+
+
+def test_the_reason_is_ours_without_javas():
+    assert reason(RuntimeError(TRACE)) == (
+        "a Barista did not start; the end of barista.log:\nthe last line of the log"
+    )
+
+
+def test_a_foreign_reason_is_its_first_line():
+    assert reason(RuntimeError("\nsomething else\n\tat java")) == "something else"
+    assert reason(KeyError()) == "KeyError"
+
+
+def test_a_job_hands_over_its_rows():
+    go = threading.Event()
+    job = RoundJob(lambda: go.wait(10) and [{"applied": 1}])
+    assert not job.wait(0)
+    go.set()
+    assert job.wait(10)
+    assert job.rows() == [{"applied": 1}]
+
+
+def test_a_failed_job_raises_for_who_asks():
+    def work():
+        raise ValueError(TRACE)
+
+    job = RoundJob(work)
+    assert job.wait(10)
+    with pytest.raises(RoundError, match="did not start"):
+        job.rows()

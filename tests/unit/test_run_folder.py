@@ -1,0 +1,78 @@
+"""The folder of a run."""
+
+import json
+import os
+
+import pytest
+
+from barista.run_folder import RunFolder, RunFolderError, find_resume, logs_root
+
+
+def test_metrics_come_back_in_order_without_a_torn_line(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    folder.append({"round": 1})
+    folder.append({"round": 2})
+    with (folder.path / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 3, "los')
+    assert folder.metrics() == [{"round": 1}, {"round": 2}]
+
+
+def test_a_used_folder_is_refused(tmp_path):
+    RunFolder.create(tmp_path / "run").append({})
+    with pytest.raises(RunFolderError, match="is used already"):
+        RunFolder.create(tmp_path / "run")
+
+
+def test_a_file_in_the_way_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="cannot write"):
+        RunFolder.create(tmp_path / "file" / "run")
+
+
+def test_logs_follow_ddq_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDQ_ROOT", str(tmp_path))
+    assert logs_root() == tmp_path / "logs"
+    assert (tmp_path / "logs").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_logs_are_one_line(tmp_path, monkeypatch):
+    tmp_path.chmod(0o500)
+    monkeypatch.setenv("DDQ_ROOT", str(tmp_path))
+    with pytest.raises(RunFolderError, match="cannot write"):
+        logs_root()
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    folder.write_config({"agent": {"game": "ddq/Snake-v0", "n_step": 5}})
+    snapshot = folder.snapshots / "100"
+    snapshot.mkdir()
+    (snapshot / "manifest.json").write_text(json.dumps({}))
+    return folder
+
+
+def test_resume_takes_a_run_or_one_of_its_snapshots(earlier):
+    for given in (earlier.path, earlier.snapshots / "100"):
+        resume = find_resume(str(given))
+        assert resume.path == given.resolve()
+        assert resume.folder.path == earlier.path
+        assert resume.config == {"game": "ddq/Snake-v0", "n_step": 5}
+
+
+def test_a_lone_snapshot_has_no_earlier_run(tmp_path):
+    snapshot = tmp_path / "elsewhere" / "100"
+    snapshot.mkdir(parents=True)
+    (snapshot / "manifest.json").write_text("{}")
+    resume = find_resume(str(snapshot))
+    assert (resume.folder, resume.config) == (None, {})
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_what_cannot_be_resumed_is_one_line(tmp_path, kind):
+    path = tmp_path / kind
+    if kind == "empty":
+        path.mkdir()
+    with pytest.raises(RunFolderError, match="--resume"):
+        find_resume(str(path))

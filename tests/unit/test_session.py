@@ -1,0 +1,53 @@
+"""Spark's settings, and the code that is shipped."""
+
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from barista.spark import session
+
+
+class Conf(dict):
+    """SparkConf's two methods that are asked, without a JVM."""
+
+    def contains(self, key):
+        return key in self
+
+
+@pytest.mark.parametrize("key", ["spark.task.resource.gpu.amount"])
+def test_gpus_of_a_local_master_are_refused(key):
+    with pytest.raises(session.SessionError, match="--device cuda:0"):
+        session.check_conf(Conf({"spark.master": "local[2]", key: "1"}))
+
+
+@pytest.mark.parametrize("master", ["local-cluster[2,1,1024]", "spark://host:7077"])
+def test_gpus_of_a_cluster_are_not(master):
+    session.check_conf(Conf({"spark.master": master, "spark.task.resource.gpu.amount": "1"}))
+
+
+def test_the_zip_holds_what_a_barista_imports(tmp_path):
+    path = session.write_pyfiles(tmp_path / "new" / "files.zip")
+    names = set(zipfile.ZipFile(path).namelist())
+    assert {
+        "replay.py",
+        "barista/__main__.py",
+        "caffe/__init__.py",
+        "param_server/client.py",
+    } <= names
+    assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
+
+
+def test_a_barista_starts_from_the_zip_alone(tmp_path):
+    path = session.write_pyfiles(tmp_path / "files.zip")
+    code = (
+        "import sys; sys.path[:] = [p for p in sys.path if 'distributed' not in p]\n"
+        f"sys.path.insert(0, {str(path)!r})\n"
+        "import barista.__main__, barista.assembly, caffe, replay\n"
+        "print(barista.__file__, caffe.__file__, caffe.Net)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count("files.zip") == 2
