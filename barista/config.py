@@ -51,9 +51,13 @@ class AgentConfig:
     replay_capacity: int = _option(100_000, "transitions held, all workers together")
     warmup: int = _option(10_000, "agent steps before the first gradient, all workers together")
     steps_per_update: int = _option(4, "agent steps that a worker takes for one gradient")
-    epsilon_start: float = _option(1.0, "exploration rate during the warm-up")
-    epsilon_end: float = _option(0.02, "exploration rate from the end of its schedule on")
-    epsilon_steps: int = _option(100_000, "agent steps, all workers together, of the schedule")
+    epsilon_start: float = _option(
+        1.0, "exploration rate during the warm-up; falls in a line from there"
+    )
+    epsilon_end: float = _option(0.02, "exploration rate once it has fallen")
+    epsilon_steps: int = _option(
+        100_000, "agent steps after the warm-up, all workers together, in which it falls"
+    )
     target_period: int = _option(500, "updates between two refreshes of the target network")
     push_period: int = _option(1, "gradients whose mean is one push")
     pull_period: int = _option(1, "pushes between two pulls of the weights")

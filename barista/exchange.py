@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
     from param_server.wire import Model, Push, PushAnswer
 
     Float32 = NDArray[np.float32]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from barista.play import Evaluation
 
@@ -26,10 +27,12 @@ class Progress:
         self._by_time = minutes is not None
         self._began = time.monotonic()
         self._total = 60 * minutes if minutes is not None else float(rounds or 1)
-        self._terminal = sys.stderr.isatty()
+        terminal = find_terminal()
+        self._stream = terminal or sys.stderr
         self._bar = tqdm(
             total=self._total,
-            disable=not self._terminal,
+            file=self._stream,
+            disable=terminal is None,
             leave=False,
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}% {bar:10} {desc}",
@@ -43,16 +46,33 @@ class Progress:
 
     def end_of_round(self, text: str) -> None:
         """Write the round's line where there is no terminal to refresh."""
-        if not self._terminal:
+        if self._bar.disable:
             self.say(text)
 
     def say(self, line: str) -> None:
         """Write a line that stays."""
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(line, file=self._stream)
 
     def close(self) -> None:
         """Remove the line."""
         self._bar.close()
+
+
+def find_terminal() -> TextIO | None:
+    """Return the terminal that the user looks at, if there is one.
+
+    spark-submit gives the driver's Python a pipe for stdout and stderr; whether a person reads the
+    other end, spark-submit's own stdout tells.
+    """
+    if sys.stderr.isatty():
+        return sys.stderr
+    try:
+        path = Path(f"/proc/{os.getppid()}/fd/1").readlink()
+        if str(path).startswith(("/dev/pts/", "/dev/tty")):
+            return path.open("w")
+    except OSError:
+        pass
+    return None
 
 
 def describe(status: dict[str, Any], *, epsilon: float, round_number: int) -> str:
@@ -119,7 +139,8 @@ def draw_curve(
         upper.axhline(greedy, color="C2", linestyle="--", label=f"greedy at the end {greedy:.2f}")
     upper.set_ylabel("episode return")
     upper.set_title(title)
-    upper.legend(loc="best", fontsize="small")
+    if upper.get_legend_handles_labels()[0]:
+        upper.legend(loc="best", fontsize="small")
     _plot(lower, rows, "loss", "C1", None)
     lower.set_ylabel("Huber loss")
     lower.set_xlabel("agent steps")

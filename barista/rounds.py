@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from barista.learner import LearnStats
     from param_server.wire import PushAnswer
+
+    from barista.learner import LearnStats
 
 
 @dataclass(frozen=True)

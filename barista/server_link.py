@@ -58,7 +58,7 @@ class ServerLink:
         self._finished: str | None = None
         self._client = Client(address, token, run=run, timeout_s=10, retry_s=0)
         self._patient = Client(address, token, run=run)
-        self._layout = self._patient.prototxt().layout
+        self._layout = self._client.prototxt().layout
 
     @classmethod
     def open(

@@ -31,14 +31,14 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
+from param_server.errors import Draining, EpochChanged, LayoutMismatch, ServerUnreachable
+from param_server.wire import Layout, Model, Push, PushAnswer
 
 from barista import dqn
 from barista.actor import Actor
 from barista.learner import Learner, LearnStats, Nets
 from barista.rounds import RoundMetrics, RoundRequest, RoundTally, mean
 from barista.timings import Timings
-from param_server.errors import Draining, EpochChanged, LayoutMismatch, ServerUnreachable
-from param_server.wire import Layout, Model, Push, PushAnswer
 from replay import ReplayBuffer
 
 if TYPE_CHECKING:
@@ -235,6 +235,7 @@ class Worker:
         except EpochChanged as error:
             _log.info("%s; dropping %d gradients", error, len(self._gathered))
             self._tally.add_dropped(len(self._gathered))
+            self._gathered = []
             self._pull(afresh=True)
             return None
         self._gathered = []

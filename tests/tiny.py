@@ -1,11 +1,11 @@
 """A game that is learned in seconds, a network for it, and a server's store in this process."""
 
 import numpy as np
+from param_server.store import Store
+from param_server.wire import Layout
 
 from barista.config import AgentConfig
 from barista.games.vector import FrameStack, GameSpec, Tally, VectorStep
-from param_server.store import Store
-from param_server.wire import Layout
 
 SIZE = 5
 

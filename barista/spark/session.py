@@ -59,7 +59,14 @@ def check_conf(conf: SparkConf) -> None:
 
 def master() -> str:
     """Return the master that spark-submit was told, or our default; starts no context."""
-    return SparkConf().get("spark.master") or DEFAULT_MASTER
+    return _conf().get("spark.master") or DEFAULT_MASTER
+
+
+def _conf() -> SparkConf:
+    """Return the settings that spark-submit was given."""
+    # Only a conf made after the JVM has been reached knows them.
+    SparkContext._ensure_initialized()  # noqa: SLF001 (SparkContext itself would do too much)
+    return SparkConf()
 
 
 def open_context(name: str) -> SparkContext:
@@ -68,7 +75,7 @@ def open_context(name: str) -> SparkContext:
     Raises:
         SessionError: If a setting cannot work.
     """
-    conf = SparkConf().setIfMissing("spark.app.name", name)
+    conf = _conf().setIfMissing("spark.app.name", name)
     conf.setIfMissing("spark.master", DEFAULT_MASTER)
     check_conf(conf)
     for key, value in SETTINGS.items():

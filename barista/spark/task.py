@@ -8,7 +8,6 @@ through it.
 
 from __future__ import annotations
 
-import logging
 import signal
 import socket
 import threading
@@ -22,8 +21,6 @@ from barista import launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_log = logging.getLogger(__name__)
 
 POLL_S = 2.0  # how long one request waits for the end of the round
 STALLED_S = 60.0  # a Barista without any progress for so long is hung
@@ -87,7 +84,6 @@ def _run_round(
             return {**why, "partition": partition, "restarts": restarts}
         barista.kill()
         restarts.append(why)
-        _log.warning("%s", why)
         if len(restarts) > MAX_RESTARTS:
             raise launch.LaunchError(
                 f"Barista {slot.name} on {socket.gethostname()}: {'; then '.join(restarts)}; "

@@ -117,8 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     connection: socket.socket
     protocol_version = "HTTP/1.1"
-    server_version = "ddq-param-server"
-    sys_version = ""
+    default_request_version = "HTTP/1.1"  # so that even nonsense gets a status line
     timeout = IDLE_S
 
     def setup(self) -> None:
@@ -229,6 +228,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
+
+    def version_string(self) -> str:
+        """Name the server, and not the versions it runs on."""
+        return "ddq-param-server"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
         """Say nothing per request; counts are at /metrics."""

@@ -55,14 +55,15 @@ class Folder:
         self._keep = keep
 
     def prepare(self) -> None:
-        """Make the folder, see that it can be written, and remove what a crash left in it.
+        """Make the folder, see that it can be written, and mend what a crash left in it.
 
         Raises:
             SnapshotFailed: If it cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for leftover in (*self.path.glob(f"{_UNFINISHED}*"), *self.path.glob(f"{_REPLACED}*")):
+            self._put_back()
+            for leftover in self.path.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             probe = self.path / f"{_UNFINISHED}probe"
             probe.mkdir()
@@ -100,13 +101,25 @@ class Folder:
     def _rename(self, unfinished: Path, name: str) -> Path:
         """Give a finished folder its name, in place of an earlier life's of the same version."""
         path, replaced = self.path / name, self.path / f"{_REPLACED}{name}"
+        shutil.rmtree(replaced, ignore_errors=True)
         if path.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
             path.rename(replaced)
-        unfinished.rename(path)
+        try:
+            unfinished.rename(path)
+        except OSError:
+            self._put_back()
+            raise
         _sync(self.path)
         shutil.rmtree(replaced, ignore_errors=True)
         return path
+
+    def _put_back(self) -> None:
+        """Return what was moved aside for a snapshot that then did not come."""
+        for replaced in self.path.glob(f"{_REPLACED}*"):
+            path = self.path / replaced.name.removeprefix(_REPLACED)
+            if not path.exists():
+                replaced.rename(path)
+            shutil.rmtree(replaced, ignore_errors=True)
 
     def _prune(self) -> None:
         for _, path in _by_age(self.path)[self._keep :]:

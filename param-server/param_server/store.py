@@ -118,7 +118,7 @@ class Store:
             Draining, WrongRun, EpochChanged, LayoutMismatch: As the table above says; the store
                 is unchanged.
         """
-        offender = self._first_not_finite(gradient)
+        offender = first_not_finite(self.layout, gradient)
         with self._lock:
             return self._decide(push, gradient, offender)
 
@@ -129,7 +129,7 @@ class Store:
 
         ``out`` may be the gradient's own memory.  A rejected push gets no model.
         """
-        offender = self._first_not_finite(gradient)
+        offender = first_not_finite(self.layout, gradient)
         with self._lock:
             answer = self._decide(push, gradient, offender)
             return answer, None if answer.status == "rejected" else self.read(out=out)
@@ -186,21 +186,6 @@ class Store:
             np.copyto(self._target, self._weights)
             self._target_version = self.version
         self._tally.count_update(push.loss, staleness, self._clock())
-
-    def _first_not_finite(self, gradient: Float32) -> str:
-        """Return the name of the first parameter whose squares do not sum to a finite number.
-
-        A gradient that large would leave infinity in Adam's or RMSProp's history for ever.
-        One pass over everything settles the usual case.
-        """
-        if np.isfinite(np.dot(gradient, gradient)):
-            return ""
-        squares = [
-            (name, float(np.dot(gradient[part], gradient[part])))
-            for name, part in self.layout.slices()
-        ]
-        not_finite = [name for name, square in squares if not np.isfinite(square)]
-        return not_finite[0] if not_finite else max(squares, key=lambda pair: pair[1])[0]
 
     def _answer(self, verdict: Verdict, push: Push) -> PushAnswer:
         return PushAnswer(
@@ -363,3 +348,21 @@ class Store:
             if self._target_version == self.version:
                 assert np.array_equal(self._target, self._weights), "target and weights differ"
             self._members.check()
+
+
+def first_not_finite(layout: Layout, gradient: Float32) -> str:
+    """Return the first parameter whose squares do not sum to a finite number, "" if none.
+
+    A gradient that large would leave infinity in Adam's or RMSProp's history for ever.  One pass
+    over everything settles the usual case.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.dot(gradient, gradient)):
+            return ""
+        squares = {
+            name: float(np.dot(gradient[part], gradient[part])) for name, part in layout.slices()
+        }
+    for name, square in squares.items():
+        if not np.isfinite(square):
+            return name
+    return max(squares, key=squares.__getitem__)

@@ -13,11 +13,6 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Small enough for seconds, real in every part.
-SMALL = [
-    "--num-envs", "2", "--warmup", "64", "--replay-capacity", "2000", "--batch-size", "8",
-    "--evaluate", "0", "--seed", "1",
-]  # fmt: skip
 
 
 def environment(home):
@@ -43,9 +38,9 @@ def marked(env):
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("DDQ_TEST_MARK") == env["DDQ_TEST_MARK"]:
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+            is_ours = process.environ().get("DDQ_TEST_MARK") == env["DDQ_TEST_MARK"]
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
         except psutil.Error:
             continue
     return found
@@ -66,7 +61,7 @@ class Site:
     def start(self, arguments, **keywords):
         """Start a command in a process group of its own, its output in files."""
         name = self.home / f"command-{len(self.started)}"
-        with open(f"{name}.out", "w") as out, open(f"{name}.err", "w") as err:
+        with Path(f"{name}.out").open("w") as out, Path(f"{name}.err").open("w") as err:
             process = subprocess.Popen(
                 arguments, env=self.env, cwd=keywords.pop("cwd", self.home), stdout=out, stderr=err,
                 stdin=subprocess.DEVNULL, start_new_session=True, **keywords,

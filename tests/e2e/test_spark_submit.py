@@ -1,16 +1,23 @@
 """The product as its users start it: real Spark, real server, real Baristas, real Pong."""
 
 import json
+import os
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
 import caffe
-from tests.e2e.conftest import ROOT, SMALL
 
+ROOT = Path(__file__).resolve().parents[2]
+# Small enough for seconds, real in every part.
+SMALL = [
+    "--num-envs", "2", "--warmup", "64", "--replay-capacity", "2000", "--batch-size", "8",
+    "--evaluate", "0", "--seed", "1",
+]  # fmt: skip
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
 
 
@@ -32,7 +39,7 @@ def weights(snapshot):
 def test_pong_trains_for_two_rounds_and_a_resumed_run_goes_on(site):
     run = site.home / "first"
     code, out, err = site.run(
-        site.command(*SMALL, "--rounds", "2", "--updates-per-round", "4", "--run-dir", str(run))
+        site.command(*SMALL, "--rounds", "2", "--updates-per-round", "10", "--run-dir", str(run))
     )
     assert code == 0, err
     site.assert_nothing_left()
@@ -40,18 +47,17 @@ def test_pong_trains_for_two_rounds_and_a_resumed_run_goes_on(site):
     # Gradients of both workers, each credited once; real frames; real steps.
     first = rows(run)
     assert [row["round"] for row in first] == [1, 2]
-    assert first[-1]["version"] == 16
+    assert first[-1]["version"] == 40
     workers = [w for row in first for w in row["workers"]]
-    assert sum(w["applied"] for w in workers) == 16
-    assert len({w["worker"] for w in workers}) == 2
-    assert all(w["applied"] for w in first[0]["workers"])
+    assert sum(w["applied"] for w in workers) == 40
+    assert len({w["worker"] for w in workers if w["applied"]}) == 2
     assert all(w["replay_size"] >= 32 for w in workers)
-    assert all(w["loss_mean"] > 0 for w in first[0]["workers"])
+    assert all(w["loss_mean"] > 0 for w in workers if w["applied"])
 
     # The weights moved, and the snapshot holds them.
     snapshot = newest_snapshot(run)
     manifest = json.loads((snapshot / "manifest.json").read_text())
-    assert (snapshot.name, manifest["version"]) == ("16", 16)
+    assert (snapshot.name, manifest["version"]) == ("40", 40)
     target = caffe.Net(
         str(snapshot / "train_val.prototxt"),
         caffe.TEST,
@@ -78,7 +84,7 @@ def test_pong_trains_for_two_rounds_and_a_resumed_run_goes_on(site):
     site.assert_nothing_left()
     assert json.loads((second / "config.json").read_text())["agent"]["batch_size"] == 8
     continued = rows(second)
-    assert [row["version"] for row in continued] == [first[0]["version"], 16, 22]
+    assert [row["version"] for row in continued] == [20, 40, 46]
     assert continued[-1]["steps"] > first[-1]["steps"]
     assert "greedy" in out
     assert "random" in out
@@ -124,7 +130,7 @@ def test_a_killed_barista_is_replaced_and_the_round_completes(site):
     victim = psutil.Process(int(site.wait_for(playing, process)[0]))
     victim.kill()
     assert process.wait(200) == 0, site.story(process)
-    assert f"Barista {victim.pid} died in round 1; restarted" in process.err.read_text()
+    assert f"Barista {victim.pid} died in round 1; restarted" in process.out.read_text()
     row = rows(run)[-1]
     assert row["version"] == 120
     site.assert_nothing_left()
@@ -135,10 +141,7 @@ def test_ctrl_c_keeps_a_snapshot_and_leaves_nothing(site):
     process = site.start(site.command(*SMALL, "--minutes", "5", "--run-dir", str(run)))
     log = site.logs / "barista.log"
     site.wait_for(lambda: log.exists() and "partition" in log.read_text(), process)
-    site.wait_for(lambda: (run / "metrics.jsonl").exists(), process)
-    psutil.Process(process.pid)
-    import os
-
+    site.wait_for((run / "metrics.jsonl").exists, process)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130, site.story(process)
     said = process.out.read_text() + process.err.read_text()
@@ -162,7 +165,8 @@ def test_ctrl_c_keeps_a_snapshot_and_leaves_nothing(site):
     ],
 )
 def test_what_spark_would_wait_for_for_ever_is_one_line(site, options, spark_options, said):
-    code, _, err = site.run(site.command(*SMALL, *options, spark_options=spark_options))
-    assert (code, err.count("\n")) == (2, 1), err
-    assert said in err
+    # spark-submit sends all that its Python says to stdout.
+    code, out, err = site.run(site.command(*SMALL, *options, spark_options=spark_options))
+    assert (code, (out + err).count("\n")) == (2, 1), out + err
+    assert said in out
     site.assert_nothing_left()

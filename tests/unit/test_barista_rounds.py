@@ -4,10 +4,10 @@ import json
 import math
 
 import pytest
+from param_server.wire import Counters, PushAnswer
 
 from barista.learner import LearnStats
 from barista.rounds import RoundRequest, RoundTally, mean
-from param_server.wire import Counters, PushAnswer
 
 
 def answer(status, staleness=0):

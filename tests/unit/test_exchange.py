@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-
-from barista.exchange import LocalExchange
 from param_server.store import Store
 from param_server.wire import Layout, Push
+
+from barista.exchange import LocalExchange
 
 LAYOUT = Layout.from_entries([("fc1/0", (3,))])
 

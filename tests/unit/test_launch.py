@@ -62,7 +62,7 @@ def test_a_barista_is_started_found_and_stopped(slot, tmp_path, no_stray_process
     seen = " ".join(process.cmdline()) + json.dumps(process.environ())
     assert "server-secret" not in seen
     assert barista.token not in seen
-    assert stat.S_IMODE(os.stat(tmp_path / "slot-0.json").st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "slot-0.json").stat().st_mode) == 0o600
     assert os.getsid(barista.pid) == barista.pid
     barista.stop()
     assert not barista.is_alive()

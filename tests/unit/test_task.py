@@ -68,7 +68,7 @@ def test_one_that_moves_is_not_hung():
 
 def test_a_failure_is_reported_and_a_fatal_one_raised():
     assert "failed in round 1: boom" in watch(Scripted(status(error="boom")))
-    with pytest.raises(launch.BaristaRefusalError, match="^no such game$"):
+    with pytest.raises(launch.BaristaRefusalError, match=r"^no such game$"):
         watch(Scripted(status(error=f"{launch.FATAL}no such game")))
 
 

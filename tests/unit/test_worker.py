@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from param_server.wire import Layout, Push
 
 import caffe
 from barista.exchange import LocalExchange
 from barista.learner import Learner, load_nets, q_values
 from barista.rounds import RoundRequest
 from barista.worker import make_worker
-from param_server.wire import Layout
 from tests import tiny
 from tests.rig import IDENTITY, NUM_ENVS, Rig
 
@@ -110,6 +110,12 @@ def test_the_target_is_pulled_only_when_it_has_changed(model):
     assert np.array_equal(rig.nets.target.param_arena, rig.store._target)
 
 
+def test_the_target_is_followed_even_between_pulls_of_the_weights(model):
+    rig = Rig(model, target_period=5, pull_period=100)
+    rig.run(quota=6)
+    assert rig.exchange.target_pulls == [None, (1, 0)]
+
+
 def test_weights_come_with_the_answers(model):
     rig = Rig(model)
     rig.run(quota=9)
@@ -156,11 +162,40 @@ def test_epsilon_falls_with_the_steps_of_all_workers_once_they_are_warm(model):
     assert rig.worker.epsilon == pytest.approx(1 - 0.9 * beyond / 100)
 
 
+def test_epsilon_falls_with_own_steps_before_they_are_reported(model):
+    rig = Rig(model, epsilon_steps=100, epsilon_end=0.1, push_period=1000)
+    rig.run(quota=1, deadline_s=1.0)
+    assert rig.exchange.pushes == []
+    beyond = rig.actor.steps - rig.config.warmup
+    assert rig.worker.epsilon == pytest.approx(max(0.1, 1 - 0.9 * beyond / 100))
+    assert rig.worker.epsilon < 1
+
+
 def test_a_worker_that_joins_late_warms_up_with_the_epsilon_of_the_others(model):
     rig = Rig(model)
     rig.store._tally.steps = 10**6
     rig.worker.warm_up()
     assert rig.worker.epsilon == rig.config.epsilon_end
+
+
+def test_gradients_of_older_weights_are_not_mixed_with_those_of_newer_ones(model):
+    rig = Rig(model, push_period=3)
+    rig.worker.warm_up()
+    for _ in range(2):
+        assert rig.worker.update(RoundRequest(1)) is None
+    rig.store.apply(other_push(rig), np.ones_like(rig.nets.online.param_arena))
+    learned = rig.worker.timings.stages()["compute"].times
+    rig.run(quota=1, number=1)
+    assert rig.worker.timings.stages()["compute"].times == learned + 3
+    assert rig.exchange.pushes[0].version == 1
+
+
+def other_push(rig):
+    """A push of another worker."""
+    return Push(
+        run="run", worker="host-1", incarnation="i", sequence=1, epoch=1, version=0,
+        layout=rig.store.layout.digest,
+    )  # fmt: skip
 
 
 def test_progress_is_json_and_never_changes_under_its_reader(model):

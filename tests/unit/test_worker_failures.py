@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from param_server.errors import Draining, LayoutMismatch, ServerUnreachable
 
 from barista.exchange import LocalExchange
+from barista.rounds import RoundRequest
 from barista.worker import LEASE_S
-from param_server.errors import Draining, LayoutMismatch, ServerUnreachable
 from tests import tiny
 from tests.rig import Rig
 
@@ -49,6 +50,25 @@ def test_after_a_new_epoch_the_gradient_is_dropped_and_its_steps_stay_owed(model
     assert pushes[3].steps >= pushes[2].steps > 0
     assert rig.exchange.target_pulls[-1] == (1, 0)
     assert np.array_equal(rig.nets.online.param_arena, rig.store._weights)
+
+
+def test_a_new_epoch_that_cannot_be_pulled_at_once_leaves_nothing_behind(model):
+    """Stopped while it waits for the new weights, a worker pushes whole means afterwards."""
+    rig = Rig(model, push_period=2)
+    rig.exchange.before_push[2] = lambda: rig.store.clear(epoch=2)
+    pull = rig.exchange.pull
+
+    def silent(known, out, /):
+        rig.stop.set()
+        raise unreachable()
+
+    rig.worker.warm_up()
+    rig.worker.run_round(RoundRequest(1, quota=1), rig.stop)
+    rig.exchange.pull = lambda known, out, /: pull(known, out) if known else silent(known, out)
+    assert rig.run(quota=3, number=2)["dropped"] == 2
+    rig.exchange.pull = pull
+    rig.stop.clear()
+    assert rig.run(quota=3, number=2)["applied"] == 3
 
 
 @pytest.mark.parametrize("error", [unreachable, lambda: Draining("going down")])

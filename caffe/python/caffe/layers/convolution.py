@@ -20,24 +20,19 @@ if TYPE_CHECKING:
     from caffe.blob import Blob
 
 
-class _BaseConvolution(Layer):
-    """What convolution and its transpose have in common: settings, parameters, both directions."""
+class Windowed(Layer):
+    """What convolutions and Im2col have in common: kernel, stride, pad and dilation."""
 
-    bottoms: ClassVar[tuple[int, int | None]] = (1, None)
-    tops: ClassVar[tuple[int, int | None]] = (1, None)
-    transposed: ClassVar[bool] = False
-
-    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Read convolution_param and create weight and bias."""
+    def read_windows(self, bottom: Blob) -> None:
+        """Read those settings of convolution_param, one for every spatial axis."""
         param = self.param.convolution_param
-        self.require(len(bottom) == len(top), "needs as many tops as bottoms")
-        self.channel_axis = self.axis(param.axis, bottom[0])
-        num_spatial = len(bottom[0].shape) - self.channel_axis - 1
+        self.channel_axis = self.axis(param.axis, bottom)
+        num_spatial = len(bottom.shape) - self.channel_axis - 1
         self.require(1 <= num_spatial <= 3, f"has {num_spatial} spatial axes, but takes 1 to 3")
         pairs = {
             name: [getattr(param, f"{name}_h"), getattr(param, f"{name}_w")]
             for name in ("kernel", "stride", "pad")
-            if param.HasField(f"{name}_h") or param.HasField(f"{name}_w")
+            if param.HasField(f"{name}_h") or param.HasField(f"{name}_w")  # type: ignore[arg-type]
         }
         self.kernel = self._per_axis("kernel", param.kernel_size, num_spatial, pairs)
         self.stride = self._per_axis("stride", param.stride, num_spatial, pairs, default=1)
@@ -45,21 +40,6 @@ class _BaseConvolution(Layer):
         self.dilation = self._per_axis("dilation", param.dilation, num_spatial, {}, default=1)
         self.require(all(self.kernel), "kernel dimensions must be positive")
         self.require(all(self.stride), "stride dimensions must be positive")
-        self.group = param.group
-        self.channels = bottom[0].shape[self.channel_axis]
-        self.num_output = param.num_output
-        self.require(self.num_output > 0, "num_output must be positive")
-        self.require(
-            self.group > 0
-            and self.channels % self.group == 0
-            and self.num_output % self.group == 0,
-            f"group {self.group} must divide {self.channels} channels and {self.num_output} outputs",
-        )
-        ends = (self.num_output, self.channels)
-        outer, inner = reversed(ends) if self.transposed else ends
-        self.add_parameter((outer, inner // self.group, *self.kernel), param.weight_filler)
-        if param.bias_term:
-            self.add_parameter((self.num_output,), param.bias_filler)
 
     def _per_axis(
         self,
@@ -82,12 +62,58 @@ class _BaseConvolution(Layer):
         )
         return list(values) * (num_spatial if len(values) == 1 else 1)
 
-    def _size(self, size: int, axis: int) -> int:
-        extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-        if self.transposed:
-            return self.stride[axis] * (size - 1) + extent - 2 * self.pad[axis]
-        # C++ division truncates towards zero.
-        return int((size + 2 * self.pad[axis] - extent) / self.stride[axis]) + 1
+    def window_counts(self, spatial: Sequence[int]) -> list[int]:
+        """Return the number of windows along every spatial axis."""
+        counts = []
+        for size, kernel, stride, pad, dilation in zip(
+            spatial, self.kernel, self.stride, self.pad, self.dilation
+        ):
+            room = size + 2 * pad - (dilation * (kernel - 1) + 1)
+            counts.append(room // stride + 1 if room >= 0 else 0)
+        self.require(
+            min(counts) > 0, f"the kernel {self.kernel} is larger than its input {list(spatial)}"
+        )
+        return counts
+
+
+class _BaseConvolution(Windowed):
+    """What convolution and its transpose have in common: parameters and both directions."""
+
+    bottoms: ClassVar[tuple[int, int | None]] = (1, None)
+    tops: ClassVar[tuple[int, int | None]] = (1, None)
+    transposed: ClassVar[bool] = False
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Read convolution_param and create weight and bias."""
+        param = self.param.convolution_param
+        self.require(len(bottom) == len(top), "needs as many tops as bottoms")
+        self.read_windows(bottom[0])
+        self.group = param.group
+        self.channels = bottom[0].shape[self.channel_axis]
+        self.num_output = param.num_output
+        self.require(self.num_output > 0, "num_output must be positive")
+        self.require(
+            self.group > 0
+            and self.channels % self.group == 0
+            and self.num_output % self.group == 0,
+            f"group {self.group} must divide {self.channels} channels and {self.num_output} outputs",
+        )
+        ends = (self.num_output, self.channels)
+        outer, inner = reversed(ends) if self.transposed else ends
+        self.add_parameter((outer, inner // self.group, *self.kernel), param.weight_filler)
+        if param.bias_term:
+            self.add_parameter((self.num_output,), param.bias_filler)
+
+    def sizes(self, spatial: Sequence[int]) -> list[int]:
+        """Return the top's size along every spatial axis."""
+        if not self.transposed:
+            return self.window_counts(spatial)
+        return [
+            stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
+            for size, kernel, stride, pad, dilation in zip(
+                spatial, self.kernel, self.stride, self.pad, self.dilation
+            )
+        ]
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give every top its shape."""
@@ -101,10 +127,8 @@ class _BaseConvolution(Layer):
                 f"{self.channels} channels and {len(self.kernel)} spatial axes",
             )
             spatial = shape[self.channel_axis + 1 :]
-            sizes = [self._size(size, axis) for axis, size in enumerate(spatial)]
-            self.require(
-                min(sizes) > 0, f"the kernel {self.kernel} is larger than its input {list(spatial)}"
-            )
+            sizes = self.sizes(spatial)
+            self.require(min(sizes) > 0, f"pad {self.pad} leaves nothing of {list(spatial)}")
             above.resize((*shape[: self.channel_axis], self.num_output, *sizes))
 
     def _batched(self, values: Tensor) -> Tensor:

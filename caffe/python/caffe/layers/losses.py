@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
+from torch.nn import functional
+
 from caffe.layer import TorchLayer, register
+from caffe.proto.caffe_pb2 import LossParameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +16,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from caffe.blob import Blob
+
+
+def straight_through(value: Tensor, forward: Tensor) -> Tensor:
+    """Return `forward`, whose gradient is that of `value`."""
+    return value + (forward - value).detach()
+
+
+def normalizer(mode: int, num_all: int, num_valid: int, batch: int) -> float:
+    """Return what a sum of losses is divided by, at least 1."""
+    sizes = {
+        LossParameter.FULL: num_all,
+        LossParameter.VALID: num_valid,
+        LossParameter.BATCH_SIZE: batch,
+        LossParameter.NONE: 1,
+    }
+    return max(1.0, float(sizes[mode]))
 
 
 class Loss(TorchLayer):
@@ -49,3 +69,66 @@ class EuclideanLoss(Loss):
         """Return the loss."""
         difference = bottom[0].reshape(-1) - bottom[1].reshape(-1)
         return difference.dot(difference) / (2 * bottom[0].shape[0])
+
+
+@register("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLoss(Loss):
+    """-Σ t log p + (1 - t) log(1 - p) with p = sigmoid(x), divided by the batch by default."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Make the top a scalar."""
+        super().reshape(bottom, top)
+        self.require(
+            bottom[0].count == bottom[1].count,
+            f"bottoms hold {bottom[0].count} and {bottom[1].count} values",
+        )
+
+    def compute(self, *bottom: Tensor) -> Tensor:
+        """Return the loss."""
+        param, targets = self.param.loss_param, bottom[1].detach().reshape(-1)
+        mode = LossParameter.BATCH_SIZE
+        if param.HasField("normalization"):
+            mode = param.normalization
+        elif param.HasField("normalize") and param.normalize:
+            mode = LossParameter.VALID
+        valid = torch.ones_like(targets, dtype=torch.bool)
+        if param.HasField("ignore_label"):
+            valid = targets.trunc() != param.ignore_label
+        losses = functional.binary_cross_entropy_with_logits(
+            bottom[0].reshape(-1), targets, reduction="none"
+        )
+        size = normalizer(mode, valid.numel(), int(valid.sum()), bottom[0].shape[0])
+        return torch.where(valid, losses, 0.0).sum() / size
+
+
+@register("ContrastiveLoss")
+class ContrastiveLoss(Loss):
+    """Hadsell et al., 2006: pulls pairs together where the third bottom is not 0, others apart."""
+
+    bottoms: ClassVar[tuple[int, int | None]] = (3, 3)
+    constants: ClassVar[tuple[int, ...]] = (2,)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Make the top a scalar."""
+        super().reshape(bottom, top)
+        rows = bottom[0].shape[:1]
+        self.require(
+            bottom[0].count == bottom[1].count and rows == (bottom[2].count,),
+            "needs two bottoms of one shape and a column of as many rows",
+        )
+
+    def compute(self, *bottom: Tensor) -> Tensor:
+        """Return the loss; where a pair is pushed apart, the gradient is Caffe's, not quite its."""
+        param, rows = self.param.contrastive_loss_param, bottom[0].shape[0]
+        difference = (bottom[0] - bottom[1]).reshape(rows, -1)
+        squares = difference.square().sum(1)  # [N]
+        if param.legacy_version:
+            apart = functional.relu(param.margin - squares)
+        else:
+            distance = squares.detach().sqrt()
+            room = functional.relu(param.margin - distance)
+            # Caffe divides by the distance + 1e-4, so that equal pairs do no harm.
+            slope = -room / (distance + 1e-4)
+            apart = straight_through(slope * squares, room.square())
+        similar = bottom[2].detach().reshape(-1) != 0
+        return torch.where(similar, squares, apart).sum() / (2 * rows)

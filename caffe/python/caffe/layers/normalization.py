@@ -1,0 +1,140 @@
+"""Layers that normalise: LRN, BatchNorm, MVN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch.nn import functional
+
+from caffe.layer import TorchLayer, register
+from caffe.proto import caffe_pb2
+from caffe.proto.caffe_pb2 import LRNParameter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from caffe.blob import Blob
+
+
+class _SameShape(TorchLayer):
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top the bottom's shape."""
+        top[0].resize(bottom[0].shape)
+
+
+@register("LRN")
+class LRN(_SameShape):
+    """X divided by (k + alpha · mean of squares near by) ** beta, over channels or in a channel."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check lrn_param."""
+        size = self.param.lrn_param.local_size
+        self.require(size % 2 == 1, f"local_size must be odd, got {size}")
+        self.require(len(bottom[0].shape) == 4, "needs a bottom of 4 axes")
+
+    def compute(self, *bottom: Tensor) -> Tensor:
+        """Return the top's values."""
+        param, x = self.param.lrn_param, bottom[0]
+        size = param.local_size
+        if param.norm_region == LRNParameter.ACROSS_CHANNELS:
+            return functional.local_response_norm(x, size, param.alpha, param.beta, param.k)
+        means = functional.avg_pool2d(x * x, size, stride=1, padding=size // 2)
+        return x * (1 + param.alpha * means) ** -param.beta
+
+
+@register("BatchNorm")
+class BatchNorm(_SameShape):
+    """(x - mean) / √(variance + eps) for each channel.
+
+    Three parameters, which no gradient changes: running sums of means and of variances, and what
+    both are to be divided by.
+    """
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Create the running sums, of zeros, and keep the solver away from them."""
+        param = self.param.batch_norm_param
+        self.from_sums = self.phase == caffe_pb2.TEST
+        if param.HasField("use_global_stats"):
+            self.from_sums = param.use_global_stats
+        channels = bottom[0].shape[1] if len(bottom[0].shape) > 1 else 1
+        for shape in ((channels,), (channels,), (1,)):
+            self.add_parameter(shape, caffe_pb2.FillerParameter())
+        specs = self.param.param
+        while len(specs) < 3:
+            specs.add(lr_mult=0.0)
+        self.require(
+            all(spec.lr_mult == 0 for spec in specs),
+            "lr_mult must be 0: its parameters are statistics, not weights",
+        )
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of every channel of x [N, C, …]."""
+        if self.from_sums:
+            mean, variance, factor = (blob.data_tensor for blob in self.blobs)
+            scale = 0.0 if float(factor) == 0 else 1.0 / float(factor)
+            return mean * scale, variance * scale
+        rows = self._rows(x)
+        mean = rows.mean(dim=(0, 2))
+        return mean, (rows - mean[:, None]).square().mean(dim=(0, 2))
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return x.reshape(x.shape[0], self.blobs[0].count, -1)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Write the top's data; in training, add to the running sums."""
+        if not self.from_sums:
+            x = bottom[0].data_tensor
+            mean, variance = self._statistics(x)
+            samples = x.numel() // mean.numel()
+            fraction = self.param.batch_norm_param.moving_average_fraction
+            correction = samples / (samples - 1) if samples > 1 else 1.0
+            sums = [blob.data_tensor for blob in self.blobs]
+            sums[0].mul_(fraction).add_(mean)
+            sums[1].mul_(fraction).add_(variance, alpha=correction)
+            sums[2].mul_(fraction).add_(1)
+        super().forward(bottom, top)
+
+    def compute(self, *bottom: Tensor) -> Tensor:
+        """Return the top's values."""
+        mean, variance = self._statistics(bottom[0])
+        scale = (variance + self.param.batch_norm_param.eps).sqrt()
+        rows = (self._rows(bottom[0]) - mean[:, None]) / scale[:, None]
+        return rows.view(bottom[0].shape)
+
+
+@register("MVN")
+class MVN(_SameShape):
+    """X less its mean and divided by its deviation, for each image or each channel of one."""
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """Return x with a row for everything that is normalised together."""
+        axes = 1 if self.param.mvn_param.across_channels or x.dim() == 1 else 2
+        return x.reshape(x.shape[:axes].numel(), -1)
+
+    def compute(self, *bottom: Tensor) -> Tensor:
+        """Return the top's values."""
+        rows = self._rows(bottom[0])
+        rows = rows - rows.mean(dim=1, keepdim=True)
+        if self.param.mvn_param.normalize_variance:
+            rows = rows / self._deviation(rows)
+        return rows.view(bottom[0].shape)
+
+    def _deviation(self, centred: Tensor) -> Tensor:
+        return centred.square().mean(dim=1, keepdim=True).sqrt() + self.param.mvn_param.eps
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Write the bottom's diff by Caffe's formula, in which eps is as if it were not there."""
+        if not propagate_down[0]:
+            return
+        x = bottom[0].data_tensor if self._before is None else self._before
+        rows, y = self._rows(x), self._rows(top[0].data_tensor)
+        dy = self._rows(top[0].diff_tensor)
+        dx = dy - dy.mean(dim=1, keepdim=True)
+        if self.param.mvn_param.normalize_variance:
+            dx = dx - y * (y * dy).mean(dim=1, keepdim=True)
+            dx = dx / self._deviation(rows - rows.mean(dim=1, keepdim=True))
+        bottom[0].diff_tensor.copy_(dx.view(bottom[0].shape))

@@ -1,0 +1,188 @@
+"""Pooling, and spatial pyramids of it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch.nn import functional
+
+from caffe.layer import TorchLayer, register
+from caffe.proto.caffe_pb2 import PoolingParameter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from caffe.blob import Blob
+
+_LOWEST = torch.finfo(torch.float32).min
+
+
+def pooled_size(size: int, kernel: int, stride: int, pad: int, *, floor: bool, clip: bool) -> int:
+    """Return the number of windows along an axis.
+
+    Windows at the end may hang over (unless floor); with padding, none starts beyond the input
+    and its left padding (clip).
+    """
+    steps = (size + 2 * pad - kernel) / stride
+    windows = (math.floor(steps) if floor else math.ceil(steps)) + 1
+    if clip and (windows - 1) * stride >= size + pad:
+        windows -= 1
+    return windows
+
+
+def _windows(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], out: Sequence[int], fill: float
+) -> Tensor:
+    """Return x [N, C, H, W] extended or cut to exactly what the windows cover."""
+    edges: list[int] = []
+    for axis in (1, 0):  # the last axis first, as torch wants it
+        end = (out[axis] - 1) * stride[axis] + kernel[axis] - pad[axis] - x.shape[2 + axis]
+        edges += [pad[axis], end]
+    return functional.pad(x, edges, value=fill) if any(edges) else x
+
+
+def max_pool(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], out: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return the maxima [N, C, *out] and their places in the extended input; the first one wins."""
+    covered = _windows(x, kernel, stride, pad, out, _LOWEST)
+    values, places = functional.max_pool2d(
+        covered, list(kernel), list(stride), return_indices=True
+    )
+    # Back to places in x, row by row.
+    rows = places // covered.shape[3] - pad[0]
+    columns = places % covered.shape[3] - pad[1]
+    return values, rows * x.shape[3] + columns
+
+
+def average_pool(
+    x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], out: Sequence[int]
+) -> Tensor:
+    """Return the means [N, C, *out]; padding counts, but what hangs over its end does not."""
+    covered = _windows(x, kernel, stride, pad, out, 0.0)
+    sums = functional.avg_pool2d(covered, list(kernel), list(stride), divisor_override=1)
+    lengths = []
+    for axis in (0, 1):
+        starts = torch.arange(out[axis]) * stride[axis] - pad[axis]
+        ends = (starts + kernel[axis]).clamp(max=x.shape[2 + axis] + pad[axis])
+        lengths.append(ends - starts)
+    return sums / (lengths[0][:, None] * lengths[1][None, :])
+
+
+@register("Pooling")
+class Pooling(TorchLayer):
+    """Maximum or mean over windows of the last two of four axes; MAX may give the places too."""
+
+    tops: ClassVar[tuple[int, int | None]] = (1, 2)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Read pooling_param."""
+        param = self.param.pooling_param
+        self.method = param.pool
+        self.require(
+            len(top) == 1 or self.method == PoolingParameter.MAX, "only MAX has a second top"
+        )
+        kernel_given = param.HasField("kernel_size")
+        pair_given = param.HasField("kernel_h") or param.HasField("kernel_w")
+        if param.global_pooling:
+            self.require(
+                not kernel_given and not pair_given, "global_pooling takes no kernel size"
+            )
+        else:
+            both = param.HasField("kernel_h") and param.HasField("kernel_w")
+            self.require(
+                kernel_given != pair_given and (kernel_given or both),
+                "needs kernel_size, or both kernel_h and kernel_w",
+            )
+        self.kernel = [param.kernel_size] * 2 if kernel_given else [param.kernel_h, param.kernel_w]
+        self.pad = [param.pad or param.pad_h, param.pad or param.pad_w]
+        self.stride = [param.stride_h or param.stride, param.stride_w or param.stride]
+        self.require(
+            not (param.HasField("pad") and (param.HasField("pad_h") or param.HasField("pad_w"))),
+            "give either pad or pad_h and pad_w",
+        )
+        self.require(
+            param.HasField("stride_h") == param.HasField("stride_w")
+            and not (param.HasField("stride") and param.HasField("stride_h")),
+            "give either stride or both stride_h and stride_w",
+        )
+        if param.global_pooling:
+            self.require(
+                self.pad == [0, 0] and self.stride == [1, 1],
+                "global_pooling takes neither pad nor stride",
+            )
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the tops their shape."""
+        shape = bottom[0].shape
+        self.require(len(shape) == 4, f"needs a bottom of 4 axes, got {list(shape)}")
+        if self.param.pooling_param.global_pooling:
+            self.kernel = list(shape[2:])
+        self.require(min(self.kernel) > 0, f"kernel dimensions must be positive: {self.kernel}")
+        self.require(min(self.stride) > 0, f"stride dimensions must be positive: {self.stride}")
+        self.require(
+            all(pad < kernel for pad, kernel in zip(self.pad, self.kernel)),
+            f"pad {self.pad} must be smaller than the kernel {self.kernel}",
+        )
+        floor = self.param.pooling_param.round_mode == PoolingParameter.FLOOR
+        clip = any(self.pad)
+        self.out = [
+            pooled_size(size, kernel, stride, pad, floor=floor, clip=clip)
+            for size, kernel, stride, pad in zip(shape[2:], self.kernel, self.stride, self.pad)
+        ]
+        self.require(
+            min(self.out) > 0, f"the kernel {self.kernel} is larger than its input {list(shape[2:])}"
+        )
+        for blob in top:
+            blob.resize((*shape[:2], *self.out))
+
+    def compute(self, *bottom: Tensor) -> Tensor | Sequence[Tensor]:
+        """Return the tops' values."""
+        windows = (self.kernel, self.stride, self.pad, self.out)
+        if self.method == PoolingParameter.MAX:
+            return max_pool(bottom[0], *windows)
+        self.require(self.method == PoolingParameter.AVE, "STOCHASTIC pooling is not implemented")
+        return average_pool(bottom[0], *windows)
+
+
+@register("SPP")
+class SPP(TorchLayer):
+    """Pools into 1, 4, 16 … bins (He et al., 2014), flattened and joined."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top its shape."""
+        shape, height = bottom[0].shape, self.param.spp_param.pyramid_height
+        self.require(len(shape) == 4, f"needs a bottom of 4 axes, got {list(shape)}")
+        self.require(height > 0, "pyramid_height must be positive")
+        self.levels = []
+        for level in range(height):
+            kernel = [math.ceil(size / 2**level) for size in shape[2:]]
+            pad = [(k * 2**level - size + 1) // 2 for k, size in zip(kernel, shape[2:])]
+            self.require(
+                all(p < k for p, k in zip(pad, kernel)),
+                f"a pyramid of height {height} does not fit {list(shape[2:])}",
+            )
+            out = [
+                pooled_size(size, k, k, p, floor=False, clip=any(pad))
+                for size, k, p in zip(shape[2:], kernel, pad)
+            ]
+            self.levels.append((kernel, kernel, pad, out))
+        if height == 1:
+            top[0].resize((*shape[:2], *self.levels[0][3]))
+        else:
+            top[0].resize((shape[0], sum(shape[1] * math.prod(level[3]) for level in self.levels)))
+
+    def compute(self, *bottom: Tensor) -> Tensor:
+        """Return the top's values."""
+        parts = []
+        for level in self.levels:
+            if self.param.spp_param.pool == PoolingParameter.MAX:
+                pooled = max_pool(bottom[0], *level)[0]
+            else:
+                pooled = average_pool(bottom[0], *level)
+            parts.append(pooled.flatten(1))
+        return torch.cat(parts, 1)

@@ -1,0 +1,124 @@
+"""The composition root: each mistake is one line and exit code 2, and nothing is left behind."""
+
+import logging
+import signal
+import socket
+
+import pytest
+from param_server import cli, process
+from param_server.cli import main
+
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def own_logs(tmp_path, monkeypatch):
+    """A logs folder, log handlers and signal handlers of the test's own."""
+    monkeypatch.setenv("DDQ_ROOT", str(tmp_path))
+    root, handlers = logging.getLogger(), list(logging.getLogger().handlers)
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    level = root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def solver(tmp_path):
+    (tmp_path / "model").mkdir()
+    return tiny.write_model(tmp_path / "model")[1]
+
+
+@pytest.fixture
+def stops_at_once(monkeypatch):
+    """A server that is told to stop as soon as it serves."""
+    monkeypatch.setattr(process, "set_at_signals", lambda stop: stop.set())
+
+
+def mistake(capsys, *arguments):
+    """Run a command line that is wrong; return the one line it prints."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("param-server: ")
+    return captured.err
+
+
+@pytest.mark.usefixtures("stops_at_once")
+def test_standalone_server_says_where_it_is_and_leaves_no_record(solver, tmp_path, capsys):
+    assert main([solver, "--port", "0", "--game", "catch"]) == 0
+    said = capsys.readouterr().out
+    assert "/current_status" in said
+    assert "stopped at version 0" in said
+    assert list((tmp_path / "logs").glob("*.json")) == []
+    assert list((tmp_path / "logs").rglob(".tmp-*")) == []
+    assert "serving" in (tmp_path / "logs/param-server.log").read_text()
+
+
+def test_record_is_there_while_it_serves(solver, tmp_path, monkeypatch):
+    seen = []
+
+    def look(config, parts):
+        seen.extend((tmp_path / "logs").glob("param-server-*.json"))
+        return 0
+
+    monkeypatch.setattr(cli, "_drain", look)
+    monkeypatch.setattr(process, "set_at_signals", lambda stop: stop.set())
+    main([solver, "--port", "0"])
+    assert len(seen) == 1
+    assert list((tmp_path / "logs").glob("*.json")) == []
+
+
+def test_missing_solver_is_a_mistake(tmp_path, capsys):
+    line = mistake(capsys, tmp_path / "nothing.prototxt", "--port", "0")
+    assert "nothing.prototxt: No such file" in line
+
+
+def test_malformed_solver_is_a_mistake(tmp_path, capsys):
+    (tmp_path / "bad.prototxt").write_text("net {{{")
+    assert "bad.prototxt" in mistake(capsys, tmp_path / "bad.prototxt", "--port", "0")
+
+
+def test_taken_port_is_a_mistake(solver, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port} is taken" in mistake(capsys, solver, "--port", port)
+
+
+def test_host_that_is_not_ours_is_a_mistake(solver, capsys):
+    assert "cannot bind to 203.0.113.7" in mistake(capsys, solver, "--host", "203.0.113.7")
+
+
+def test_logs_folder_that_cannot_be_written_is_a_mistake(solver, tmp_path, capsys):
+    (tmp_path / "logs").write_text("a file")
+    assert "cannot write the log" in mistake(capsys, solver, "--port", "0")
+
+
+def test_snapshot_folder_that_cannot_be_written_is_a_mistake(solver, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    line = mistake(capsys, solver, "--port", "0", "--snapshot-dir", tmp_path / "file" / "x")
+    assert "cannot write snapshots" in line
+
+
+def test_nothing_to_resume_is_a_mistake(solver, tmp_path, capsys):
+    line = mistake(capsys, solver, "--port", "0", "--resume", tmp_path / "nothing")
+    assert "no snapshot in" in line
+
+
+def test_weights_and_resume_exclude_each_other(solver, tmp_path, capsys):
+    line = mistake(capsys, solver, "--port", "0", "--resume", tmp_path, "--weights", tmp_path)
+    assert "exclude each other" in line
+
+
+def test_new_epoch_is_always_a_later_one():
+    now = cli._new_epoch(0)
+    assert now > 1_600_000_000_000
+    assert cli._new_epoch(now + 10**6) == now + 10**6 + 1
+
+
+def test_default_solver_is_the_deep_q_network():
+    assert cli._solver_file(cli.Config(), None).is_file()

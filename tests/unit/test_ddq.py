@@ -1,0 +1,100 @@
+"""The driver's options and what it refuses before it starts anything."""
+
+import psutil
+import pytest
+
+import ddq
+from barista.games.models import q_network
+from barista.run_folder import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDQ_ROOT", str(tmp_path))
+    monkeypatch.setattr(ddq.signal, "signal", lambda *_: None)
+    return tmp_path
+
+
+def refused(capsys, arguments):
+    """Run the driver; return its only line, after checking that it left nothing running."""
+    children = set(psutil.Process().children(recursive=True))
+    try:
+        code = ddq.main(arguments)
+    except SystemExit as stopped:
+        code = stopped.code
+    said = capsys.readouterr()
+    assert (code, said.out, said.err.count("\n")) == (2, "", 1), said.err
+    assert set(psutil.Process().children(recursive=True)) <= children
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--game", "ALE/Pnog-v5"], "did you mean ALE/Pong-v5"),
+        (["--game", "Pendulum-v1"], "Pendulum-v1"),
+        (["--workers", "0"], "--workers: a whole number above 0"),
+        (["--rounds", "-1"], "--rounds"),
+        (["--minutes", "nan"], "--minutes"),
+        (["--evaluate", "-1"], "--evaluate must be at least 0"),
+        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--gamma", "1.5"], "--gamma must be between 0 and 1"),
+        (["--device", "tpu"], "--device"),
+        (["--model", "nowhere.prototxt"], "--model nowhere.prototxt: No such file"),
+        (["--solver", "nowhere.prototxt"], "--solver nowhere.prototxt: No such file"),
+        (["--weights", "nowhere.caffemodel"], "--weights nowhere.caffemodel"),
+        (["--resume", "nowhere"], "--resume nowhere: there is no such folder"),
+        (["--no-such-option"], "unrecognized arguments"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, arguments, said):
+    assert said in refused(capsys, arguments)
+
+
+def test_a_model_of_another_game_is_one_line(capsys, home):
+    (home / "net.prototxt").write_text(q_network("nature", 4, 4, 84, 84))
+    line = refused(capsys, ["--model", str(home / "net.prototxt")])
+    assert "4 outputs, but ALE/Pong-v5 has 6 actions" in line
+
+
+def test_a_malformed_model_names_file_and_place(capsys, home):
+    (home / "net.prototxt").write_text("layer { name: }")
+    line = refused(capsys, ["--model", str(home / "net.prototxt")])
+    assert "net.prototxt" in line
+    assert "1:15" in line
+
+
+def test_a_used_run_folder_is_one_line(capsys, home):
+    RunFolder.create(home / "run").append({})
+    assert "is used already" in refused(capsys, ["--run-dir", str(home / "run")])
+
+
+def test_logs_that_cannot_be_made_are_one_line(capsys, home, monkeypatch):
+    (home / "file").touch()
+    monkeypatch.setenv("DDQ_ROOT", str(home / "file"))
+    assert "cannot write" in refused(capsys, [])
+
+
+def test_weights_and_resume_exclude_each_other(capsys, home):
+    folder = RunFolder.create(home / "run")
+    (home / "w.caffemodel").touch()
+    arguments = ["--weights", str(home / "w.caffemodel"), "--resume", str(folder.path)]
+    assert "exclude each other" in refused(capsys, arguments)
+
+
+def test_a_resumed_run_keeps_its_own_model_and_settings(home):
+    folder = RunFolder.create(home / "run")
+    folder.write_config({"agent": {"game": "ddq/Snake-v0", "n_step": 5}})
+    (folder.path / "train_val.prototxt").write_text(q_network("snake", 4, 4, 16, 16))
+    (folder.path / "solver.prototxt").write_text('type: "SGD" base_lr: 0.5')
+    folder.append({"round": 1, "steps": 7})
+    given = ddq._parser().parse_args(["--resume", str(folder.path), "--run-dir", str(home / "b")])
+    job = ddq._prepare(given)
+    assert (job.config.game, job.config.n_step) == ("ddq/Snake-v0", 5)
+    assert 'type: "SGD"' in job.solver.read_text()
+    assert job.folder.metrics() == [{"round": 1, "steps": 7}]
+
+
+def test_every_option_is_explained():
+    for action in ddq._parser()._actions:
+        assert action.help, action.dest

@@ -1,0 +1,180 @@
+"""The rounds of a run, with a scripted job and server in place of Spark's and ours."""
+
+import pytest
+
+from barista.config import defaults_for
+from barista.run_folder import RunFolder
+from barista.spark import training
+from barista.spark.task import Assignment
+
+
+class Job:
+    def __init__(self, rows, waits=0):
+        self._rows, self._waits = rows, waits
+
+    def wait(self, _):
+        self._waits -= 1
+        return self._waits < 0
+
+    def rows(self):
+        return self._rows
+
+
+class Rounds:
+    """Hands out jobs as told; remembers what was asked."""
+
+    def __init__(self, *jobs, running=True):
+        self.jobs, self.running, self.asked, self.cancelled = list(jobs), running, [], 0
+
+    def start(self, assignment, description):
+        self.asked.append((assignment.round, description))
+        return self.jobs.pop(0) if len(self.jobs) > 1 else self.jobs[0]
+
+    def has_running_tasks(self):
+        return self.running
+
+    def cancel(self):
+        self.cancelled += 1
+
+
+class Server:
+    def __init__(self, **status):
+        self.data = {"version": 5, "steps": 100, "episodes": 1, "round": {"number": 1}, **status}
+        self.revived = None
+
+    def status(self):
+        return self.data
+
+    def revive(self):
+        if isinstance(self.revived, Exception):
+            raise self.revived
+        said, self.revived = self.revived, None
+        return said
+
+
+class Progress:
+    def __init__(self):
+        self.said, self.shown, self.ends = [], [], []
+
+    def show(self, text, _):
+        self.shown.append(text)
+
+    def end_of_round(self, text):
+        self.ends.append(text)
+
+    def say(self, line):
+        self.said.append(line)
+
+
+def row(applied=50, **changes):
+    stages = {"act_s": 1.0, "sample_s": 0.0, "compute_s": 3.0, "exchange_s": 1.0}
+    return {"worker": "w", "applied": applied, "restarts": [], **stages, **changes}
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(jobs, server=None, **limits):
+        limits = {"rounds": 2, "minutes": None, "updates_per_round": None, **limits}
+        return training.Training(
+            rounds=jobs,
+            server=server or Server(),
+            folder=RunFolder.create(tmp_path / "run"),
+            progress=Progress(),
+            config=defaults_for("ddq/Snake-v0", workers=2),
+            assignment=Assignment({}, {}, 2, "log", "host"),
+            workers=2,
+            limits=training.Limits(**limits),
+        )
+
+    return make
+
+
+def test_rounds_are_numbered_and_sized_by_the_measured_rate(make):
+    rounds = Rounds(Job([row(50), row(100)]))
+    work = make(rounds)
+    assert work.run() == 2
+    # First a fixed number; then 20 s of (50 + 100) pushes in 5 s each.
+    assert [asked["number"] for asked, _ in rounds.asked] == [1, 2]
+    assert [asked["quota"] for asked, _ in rounds.asked] == [2 * training.FIRST_UPDATES, 600]
+
+
+def test_updates_per_round_are_obeyed(make):
+    rounds = Rounds(Job([row()]))
+    make(rounds, updates_per_round=7).run()
+    assert {asked["quota"] for asked, _ in rounds.asked} == {14}
+
+
+def test_minutes_bound_a_round_and_the_run(make):
+    rounds = Rounds(Job([row()]))
+    work = make(rounds, rounds=None, minutes=0.5 / 60)  # less than a round is worth
+    assert work.run() == 0
+    assert rounds.asked == []
+
+
+def test_a_round_gets_the_time_that_is_left(make):
+    rounds = Rounds(Job([row()]))
+    make(rounds, rounds=1, minutes=1).run()
+    assert 58 < rounds.asked[0][0]["deadline_s"] <= 60
+
+
+def test_every_round_is_a_line_of_metrics(make):
+    work = make(Rounds(Job([row(restarts=["Barista 7 died in round 1"])])), rounds=1)
+    work.run()
+    (line,) = work._folder.metrics()
+    assert (line["round"], line["version"], line["steps"]) == (1, 5, 100)
+    assert line["workers"][0]["applied"] == 50
+    assert work._progress.said == ["Barista 7 died in round 1; restarted"]
+
+
+def test_epsilon_follows_the_steps_of_all_workers(make):
+    work = make(Rounds(Job([row()])), Server(steps=27_000), rounds=1)
+    work.run()
+    config = work._config
+    share = (27_000 - config.warmup) / config.epsilon_steps
+    expected = config.epsilon_start + share * (config.epsilon_end - config.epsilon_start)
+    assert work.epsilon() == pytest.approx(expected)
+
+
+def test_gradients_that_are_not_finite_end_the_run(make):
+    bad = {"count": training.MAX_NON_FINITE, "parameter": "conv1/0"}
+    rounds = Rounds(Job([], waits=3))
+    work = make(rounds, Server(consecutive_non_finite=bad, lr=0.5))
+    with pytest.raises(training.TrainingError, match=r"conv1/0, at learning rate 0\.5"):
+        work.run()
+    assert rounds.cancelled == 1
+
+
+def test_a_revived_server_is_news_and_a_dead_one_the_end(make):
+    server = Server()
+    server.revived = "the parameter server died and was restarted"
+    work = make(Rounds(Job([row()], waits=1)), server, rounds=1)
+    work.run()
+    assert work._progress.said == ["the parameter server died and was restarted"]
+    server.revived = RuntimeError("it starts no more")
+    with pytest.raises(training.TrainingError, match="starts no more"):
+        work._watch(Job([], waits=1), 1, 0, float("inf"))
+
+
+def test_a_cluster_that_gives_nothing_is_named_then_given_up(make, monkeypatch):
+    now = [0.0]
+
+    def tick():
+        now[0] += 10
+        return now[0]
+
+    monkeypatch.setattr(training.time, "monotonic", tick)
+    rounds = Rounds(Job([], waits=1000), running=False)
+    work = make(rounds, rounds=1)
+    with pytest.raises(training.TrainingError, match="no task slot"):
+        work.run()
+    assert len(work._progress.said) == 1
+    assert "are there free executors" in work._progress.said[0]
+    assert rounds.cancelled == 1
+
+
+def test_a_job_that_does_not_end_is_given_up(make, monkeypatch):
+    rounds = Rounds(Job([], waits=1000))
+    work = make(rounds, rounds=1)
+    with pytest.raises(training.TrainingError, match="did not end in time"):
+        work._watch(Job([], waits=1000), 1, 0, give_up_at=0.0)
+    assert rounds.cancelled == 1
