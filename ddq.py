@@ -267,7 +267,7 @@ def _finish(job: Job, config: AgentConfig, server: ServerLink, *, interrupted: b
         "greedy": greedy and asdict(greedy),
         "random": random and asdict(random),
     }
-    job.folder.write_summary(summary)
+    quiet(lambda: job.folder.write_summary(summary))
     curve = job.folder.path / "curve.png"
     rows = job.folder.metrics()
     if rows:

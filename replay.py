@@ -8,10 +8,10 @@ Design
 Every environment owns a *stripe*: a ring of single frames, written in the order they are seen.  A
 transition is known by the row of its first frame, so all that belongs to it (action, n-step
 reward, discount, span, depth) lies in arrays parallel to the frames, and nothing is stored twice.
-A short list `live` holds the rows of the valid transitions, dense and in no particular order: to
-draw B of them is one `integers()` call, and both their stacks are one gather of frames.
+The array `live` holds the rows of the valid transitions, dense and in no particular order: to draw
+B of them is one `integers()` call, and both their stacks are one gather of frames.
 
-Rejected: storing stacks (8 × the memory, a third of the speed); drawing from the frames and
+Rejected: storing stacks (8 × the memory, a quarter of the speed); drawing from the frames and
 rejecting what straddles the write position or the end of an episode (the distribution is no longer
 obviously uniform, and the fix-ups are where such buffers are wrong); one ring of transitions for
 all environments (when one environment is faster than the others, its frames are overwritten while
@@ -20,11 +20,11 @@ its transitions still wait in the common ring).
 Invariant: number the frames of a stripe as they are written, from 0.  With L rows, newest frame w
 and o = w − L + 1 (the oldest frame, once the stripe is full), every live transition begins at a
 frame f with o + stack − 1 ≤ f and ends at f + span ≤ w.  So its stacks reach back to o at most,
-and all frames it needs are there.  It is kept by one removal
-for one write: the write that moves the oldest frame to o removes the transition that begins at
-o + stack − 2, the only one the invariant has just lost.  Each stripe keeps it alone, however fast
-or slow the others are.  An unfinished window begins at w − n_step at the earliest, which the
-invariant allows because a stripe holds L = capacity / num_envs + stack ≥ n_step + stack frames.
+and all frames it needs are there.  One removal for one write keeps it: the write that moves the
+oldest frame to o removes the transition that begins at o + stack − 2, the only one for which the
+invariant has just ceased to hold.  Each stripe does so alone, however fast or slow the others are.
+An unfinished window begins at w − n_step at the earliest, which the invariant allows because a
+stripe holds L = capacity / num_envs + stack ≥ n_step + stack frames.
 
 An episode of T steps has T transitions but T + 1 frames, so a buffer full of short episodes holds
 T / (T + 1) of its capacity.

@@ -47,7 +47,10 @@ def assemble(orders: Orders, config: AgentConfig) -> Worker:
     threads = max(1, (os.cpu_count() or 1) // orders.local_workers)
     caffe.set_num_threads(threads)
     _choose_device(config.device, orders.gpu)
-    client = Client(orders.server, orders.token, run=orders.run, worker=orders.worker)
+    # Short tries: the worker itself asks again for a lease, and its heart beats meanwhile.
+    client = Client(
+        orders.server, orders.token, run=orders.run, worker=orders.worker, timeout_s=10, retry_s=5
+    )
     with tempfile.TemporaryDirectory(prefix="ddq-") as folder:
         net = Path(folder) / "train_val.prototxt"
         net.write_text(client.prototxt().net)

@@ -157,7 +157,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "ddq/Snake-v0": {
         "replay_capacity": 50_000,
         "warmup": 2_000,
-        "epsilon_steps": 50_000,
+        # Steps are cheap here and gradients are not: more of the board is seen for each.
+        "steps_per_update": 8,
+        "epsilon_steps": 25_000,
     },
 }
 

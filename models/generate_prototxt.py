@@ -44,7 +44,7 @@ __all__ = [
 # Folder of models/: architecture, game and the solvers that lie beside the network.
 COMMITTED = {
     "deepq": ("nature", GameSpec("ALE/Pong-v5", 6, (84, 84), 4), tuple(SOLVERS)),
-    "snake": ("snake", GameSpec("ddq/Snake-v0", 4, (16, 16), 4), ("solver.prototxt",)),
+    "snake": ("snake", GameSpec("ddq/Snake-v0", 4, (16, 16), 2), ("solver.prototxt",)),
 }
 
 

@@ -27,10 +27,13 @@ done
 exec "$java" "\$@"
 JAVA
     chmod +x "$venv/java/bin/java"
+    spark=$("$venv/bin/python" -c 'import pyspark; print(pyspark.__path__[0])')
     cat > "$venv/ddq-env.sh" <<ENV
 export JAVA_HOME="$venv/java"
 export PYSPARK_PYTHON="$venv/bin/python"
 export PYSPARK_DRIVER_PYTHON="$venv/bin/python"
+# pyspark's own search for it fails where the path has a space.
+export SPARK_HOME="\${SPARK_HOME:-$spark}"
 # Spark's own log goes to logs/spark.log; a SPARK_CONF_DIR of the user's own wins.
 export SPARK_CONF_DIR="\${SPARK_CONF_DIR:-$root/scripts/spark}"
 ENV

@@ -19,7 +19,7 @@ from barista.games.vector import FrameStack, GameSpec, Int64, Tally, UInt8, Vect
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-STACK = 4  # frames in a state
+STACK = 4  # frames in a state, where an environment's metadata have no "frame_stack"
 MAX_PIXELS = 128  # along a side; larger frames need a wrapper that shrinks them
 
 # ITU-R BT.601 weights of red, green and blue, in 1/256.
@@ -129,7 +129,8 @@ def spec_of(game: str, env: Env) -> GameSpec:
             f"{game} shows images of {shape[0]}x{shape[1]}, larger than {MAX_PIXELS}x{MAX_PIXELS}; "
             "register it with a wrapper that shrinks them, such as gymnasium's ResizeObservation"
         )
-    return GameSpec(game, int(actions.n), (int(shape[0]), int(shape[1])), STACK)
+    stack = int(env.metadata.get("frame_stack", STACK))
+    return GameSpec(game, int(actions.n), (int(shape[0]), int(shape[1])), stack)
 
 
 def make_vector(

@@ -124,8 +124,8 @@ ARCHITECTURES = {
         "snake",
         "A small network for boards of about 16x16",
         (Convolution(16, 3, 1), Convolution(32, 3, 2)),
-        (256,),
-        base_lr=5e-4,
+        (128,),
+        base_lr=1e-3,
     ),
     "mlp": Architecture("mlp", "A network without convolutions", (), (256, 256), base_lr=5e-4),
 }

@@ -80,6 +80,7 @@ class Training:
         self._limits = limits
         self._deadline: float | None = None
         self._updates_per_s = 0.0
+        self._snapshot_error = ""
         self.last_status: dict[str, Any] = {}
 
     def run(self, first_round: int = 1) -> int:
@@ -156,6 +157,7 @@ class Training:
             return
         self.last_status = status
         self._progress.show(self._line(number), done)
+        self._look_at_snapshots(status)
         bad = status.get("consecutive_non_finite") or {}
         if bad.get("count", 0) >= MAX_NON_FINITE:
             self._rounds.cancel()
@@ -163,6 +165,13 @@ class Training:
                 f"{bad['count']} gradients in a row were not finite, first in {bad['parameter']}, "
                 f"at learning rate {status.get('lr', '?')}: lower base_lr, or set clip_gradients"
             )
+
+    def _look_at_snapshots(self, status: dict[str, Any]) -> None:
+        """Say once when snapshots cannot be written: a full disk is not the end of a run."""
+        error = (status.get("snapshots") or {}).get("error") or ""
+        if error and error != self._snapshot_error:
+            self._progress.say(f"warning: {error}; the last good snapshot stays, training goes on")
+        self._snapshot_error = error
 
     def _take(self, rows: list[dict[str, Any]], number: int, seconds: float) -> None:
         """Read a finished round's rows: restarts, rate, metrics."""
@@ -194,7 +203,10 @@ class Training:
             "staleness": (self.last_status.get("staleness") or {}).get("mean"),
             "workers": rows,
         }
-        self._folder.append(row)
+        try:
+            self._folder.append(row)
+        except OSError as error:
+            self._progress.say(f"warning: metrics.jsonl: {error.strerror}; training goes on")
         self._progress.end_of_round(self._line(number))
 
     def _updates_per_worker(self) -> int:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_POLL_S = 0.1  # how soon the accepting thread sees that it should stop
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a server until it is told to stop; return its exit code."""
@@ -125,7 +127,9 @@ def _compose(config: Config, server: Server, folder: Folder, work: Path, token: 
 def _serve(config: Config, parts: _Parts, logs: Path, stop: threading.Event) -> int:
     """Answer requests until told to stop, then drain."""
     server, store = parts.server, parts.store
-    threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, args=(_POLL_S,), name="accept", daemon=True
+    ).start()
     parts.snapshotter.start()
     address = server.address
     record = record_path(logs, server.port)

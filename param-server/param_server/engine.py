@@ -7,6 +7,7 @@ for which a server has no use.  Workers get the texts as they were written.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from param_server.wire import Float32
+
+_log = logging.getLogger(__name__)
 
 MODEL, TARGET, STATE = "model.caffemodel", "target.caffemodel", "solver.solverstate"
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
@@ -59,6 +62,7 @@ class Engine:
         net_file = _resolve_net(param, solver_file, [*roots, solver_file.parent])
         self.net_text = _read_text(net_file)
         _parse(self.net_text, caffe_pb2.NetParameter(), net_file)
+        _log.info("the engine is %s", caffe.__file__)
         caffe.set_num_threads(1)
         if seed is not None:
             caffe.set_random_seed(seed)

@@ -156,7 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not values:
             return 0
         value = values[0].strip()
-        is_number = len(values) == 1 and value.isascii() and value.isdigit() and len(value) < 19
+        is_number = len(values) == 1 and value.isascii() and value.isdigit() and len(value) < 20
         return int(value) if is_number else None
 
     def _environ(self, body: _Body) -> dict[str, Any]:

@@ -96,6 +96,10 @@ class Site:
             time.sleep(0.1)
         return pytest.fail(f"it did not come to that\n{self.story(process)}")
 
+    def processes(self):
+        """Return the living processes of this site, however deep."""
+        return marked(self.env)
+
     def assert_nothing_left(self):
         gone_by = time.monotonic() + 10
         while (left := marked(self.env)) and time.monotonic() < gone_by:

@@ -153,6 +153,32 @@ def test_ctrl_c_keeps_a_snapshot_and_leaves_nothing(site):
     site.assert_nothing_left()
 
 
+def test_a_killed_server_is_restarted_and_the_run_goes_on(site):
+    run = site.home / "run"
+    process = site.start(
+        site.command(*SMALL, "--rounds", "2", "--updates-per-round", "30", "--run-dir", str(run))
+    )
+    site.wait_for((run / "metrics.jsonl").exists, process)
+    server = next(p for p in site.processes() if "param_server.cli" in p.cmdline())
+    server.kill()
+    assert process.wait(200) == 0, site.story(process)
+    said = process.out.read_text()
+    assert "the parameter server died (-9) and was restarted from version" in said
+    assert newest_snapshot(run).is_dir()
+    site.assert_nothing_left()
+
+
+def test_a_killed_driver_takes_everything_along_and_leaves_a_snapshot(site):
+    run = site.home / "run"
+    process = site.start(site.command(*SMALL, "--minutes", "5", "--run-dir", str(run)))
+    site.wait_for((run / "metrics.jsonl").exists, process)
+    driver = next(p for p in site.processes() if "python" in p.name() and str(run) in p.cmdline())
+    driver.kill()
+    assert process.wait(60) != 0
+    site.assert_nothing_left()
+    assert json.loads((newest_snapshot(run) / "manifest.json").read_text())["version"] > 0
+
+
 @pytest.mark.parametrize(
     ("options", "spark_options", "said"),
     [

@@ -4,11 +4,22 @@ import threading
 
 import numpy as np
 import pytest
+from param_server.app import create_app
 from param_server.client import Client
-from param_server.errors import EpochChanged, Unauthorized, WrongRun
+from param_server.errors import EpochChanged, ParamServerError, Unauthorized, WrongRun
+from param_server.serving import Server
 from param_server.wire import Layout
 
-from tests.server_rig import EPOCH, LAYOUT, TOKEN, make_push, make_store, ones, running
+from tests.server_rig import (
+    EPOCH,
+    LAYOUT,
+    TOKEN,
+    make_push,
+    make_service,
+    make_store,
+    ones,
+    running,
+)
 
 WIDE = Layout.from_entries([("fc/0", (100_000,)), ("fc/1", (10,))])
 
@@ -73,11 +84,6 @@ def test_client_survives_a_server_that_restarts_at_its_address():
         port = service.server.port
         client = Client(service.server.address, TOKEN, retry_s=0)
         client.pull()
-    from param_server.app import create_app
-    from param_server.serving import Server
-
-    from tests.server_rig import make_service
-
     server = Server("127.0.0.1", port)
     server.application = create_app(make_service(store, port=port))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -89,47 +95,55 @@ def test_client_survives_a_server_that_restarts_at_its_address():
     client.close()
 
 
-def test_many_workers_push_and_pull_and_nothing_is_torn_lost_or_doubled():
-    """2 000 pulls and 300 pushes, each push sent twice; all weights of a version are equal."""
-    store = make_store(WIDE, target_period=7)
-    failures = []
+class Crowd:
+    """Workers that push each gradient twice, and readers; what they saw that cannot be."""
 
-    def push(client, worker):
+    def __init__(self, address):
+        self.client = Client(address, TOKEN, run="r1", retry_s=0)
+        self.failures = []
+
+    def push(self, worker):
         gradient, out = ones(WIDE), np.empty(WIDE.size, np.float32)
+        fields = {"worker": worker, "layout": WIDE.digest, "want_model": True}
         for sequence in range(1, 101):
-            fields = {"worker": worker, "layout": WIDE.digest, "want_model": True}
             for status in ("applied", "duplicate"):
-                answer, model = client.push(make_push(sequence, **fields), gradient, out)
-                expected = np.float32(1 - model.version)
-                if answer.status != status or not np.all(out == expected):
-                    failures.append((answer, np.unique(out)))
+                answer, model = self.client.push(make_push(sequence, **fields), gradient, out)
+                self.see(answer.status == status, model.version, out)
 
-    def pull(client, target):
+    def pull(self, pull):
         out = np.empty(WIDE.size, np.float32)
         for _ in range(1000):
-            model = (client.pull_target if target else client.pull)(out=out)
-            version = model.target_version if target else model.version
-            if not np.all(out == np.float32(1 - version)):
-                failures.append((version, np.unique(out)))
+            model = pull(out=out)
+            is_target = pull == self.client.pull_target
+            self.see(True, model.target_version if is_target else model.version, out)
 
+    def see(self, is_right, version, weights):
+        """All weights of a version are equal, so any torn copy shows two values."""
+        if not (is_right and np.all(weights == np.float32(1 - version))):
+            self.failures.append((version, np.unique(weights)))
+
+    def work(self, function, argument):
+        try:
+            function(argument)
+        except (ParamServerError, OSError, AttributeError) as error:
+            self.failures.append(error)
+        finally:
+            self.client.close()
+
+
+def test_many_workers_push_and_pull_and_nothing_is_torn_lost_or_doubled():
+    """2 000 pulls beside 300 pushes, each sent twice."""
+    store = make_store(WIDE, target_period=7)
     with running(store) as service:
-        client = Client(service.server.address, TOKEN, run="r1", retry_s=0)
-
-        def work(function, argument):
-            try:
-                function(client, argument)
-            except Exception as error:
-                failures.append(error)
-            finally:
-                client.close()
-
-        threads = [threading.Thread(target=work, args=(push, f"w{i}")) for i in range(3)]
-        threads += [threading.Thread(target=work, args=(pull, target)) for target in (False, True)]
+        crowd = Crowd(service.server.address)
+        tasks = [(crowd.push, f"w{index}") for index in range(3)]
+        tasks += [(crowd.pull, crowd.client.pull), (crowd.pull, crowd.client.pull_target)]
+        threads = [threading.Thread(target=crowd.work, args=task) for task in tasks]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert failures == []
+    assert crowd.failures == []
     assert store.version == 300
     assert store.counters() == (1200, 0, 300)
     assert store.status()["duplicates"] == 300

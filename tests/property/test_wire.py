@@ -57,9 +57,9 @@ def test_loss_that_is_not_finite_arrives_as_nan(push, loss):
     assert math.isnan(wire.decode_push(header).loss)
 
 
-@given(answers, counts, counts, counts, counters, payloads)
-def test_answer_and_model(answer, epoch, version, target_version, totals, weights):
-    model = Model(epoch, version, target_version, "digest", totals, weights)
+@given(answers, st.tuples(counts, counts, counts), counters, payloads)
+def test_answer_and_model(answer, versions, totals, weights):
+    model = Model(*versions, "digest", totals, weights)
     payload = bytes(wire.payload_bytes(weights))
     header, out = read(wire.encode_answer(answer, model), payload)
     assert wire.decode_answer(header) == answer

@@ -23,7 +23,7 @@ OURS = {"ddq", "replay", *PACKAGES}
 
 # Who may import what of ours, most specific first.
 RULES = {
-    "ddq": {"barista", "param_server.errors", "replay"},
+    "ddq": {"barista", "caffe", "replay"},
     "replay": set(),
     "barista.server_link": {
         "barista", "param_server.client", "param_server.launch", "param_server.wire",

@@ -3,12 +3,17 @@
 import logging
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 from param_server import cli, process
 from param_server.cli import main
+from param_server.engine import Engine
+from param_server.snapshot import Folder
+from param_server.store import Store
 
 from tests import tiny
+from tests.server_rig import make_push, ones
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +117,61 @@ def test_nothing_to_resume_is_a_mistake(solver, tmp_path, capsys):
 def test_weights_and_resume_exclude_each_other(solver, tmp_path, capsys):
     line = mistake(capsys, solver, "--port", "0", "--resume", tmp_path, "--weights", tmp_path)
     assert "exclude each other" in line
+
+
+@pytest.fixture
+def snapshot(solver, tmp_path):
+    """A snapshot of one update of the tiny model, for a game called catch."""
+    (tmp_path / "work").mkdir()
+    engine = Engine(Path(solver), roots=[], work=tmp_path / "work", seed=1)
+    store = Store(
+        engine.layout, engine.weights, apply=engine.apply, reset=engine.reset, epoch=5,
+        clock=lambda: 0.0, game="catch",
+    )  # fmt: skip
+    push = make_push(layout=engine.layout.digest, epoch=5)
+    store.apply(push, ones(engine.layout))
+    folder = Folder(tmp_path / "old")
+    return folder.write(lambda path: cli._fill(path, engine, store, cli.Config())).path
+
+
+@pytest.mark.usefixtures("stops_at_once")
+@pytest.mark.parametrize("given", [".", ".."])
+@pytest.mark.parametrize("names_solver", [True, False])
+def test_server_resumes_and_says_from_where(solver, snapshot, given, names_solver, capsys):
+    arguments = [solver] if names_solver else []
+    assert main([*arguments, "--port", "0", "--resume", str(snapshot / given)]) == 0
+    said = capsys.readouterr().out
+    assert "resumed at version 1 from" in said
+    assert "4 steps, 0 episodes" in said
+
+
+def test_resume_of_another_game_is_a_mistake(solver, snapshot, capsys):
+    line = mistake(capsys, solver, "--port", "0", "--resume", snapshot, "--game", "other")
+    assert "its game is 'catch', not 'other'" in line
+
+
+def test_resume_with_another_solver_type_is_a_mistake(solver, snapshot, capsys):
+    net = Path(solver).with_name("train_val.prototxt")
+    Path(solver).write_text(f'net: "{net}" type: "SGD" lr_policy: "fixed"')
+    line = mistake(capsys, solver, "--port", "0", "--resume", snapshot)
+    assert "its solver type is 'Adam', not 'SGD'" in line
+
+
+@pytest.mark.parametrize(
+    "change", [("num_output: 32", "num_output: 16"), ("scale: 0.0039", "scale: 0.0040")]
+)
+def test_resume_with_another_net_is_a_mistake(solver, snapshot, change, capsys):
+    net = Path(solver).with_name("train_val.prototxt")
+    assert change[0] in net.read_text()
+    net.write_text(net.read_text().replace(*change))
+    line = mistake(capsys, solver, "--port", "0", "--resume", snapshot)
+    assert "its network is not the one" in line
+
+
+def test_resume_of_a_damaged_ledger_is_a_mistake(solver, snapshot, capsys):
+    path = snapshot / "manifest.json"
+    path.write_text(path.read_text().replace('"round"', '"sound"'))
+    assert "its manifest is damaged" in mistake(capsys, solver, "--port", "0", "--resume", snapshot)
 
 
 def test_new_epoch_is_always_a_later_one():

@@ -12,7 +12,8 @@ layer { name: "state" type: "Input" top: "state" input_param { shape { dim: 2 di
 layer { name: "fc1" type: "InnerProduct" bottom: "state" top: "fc1"
         inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
 layer { name: "frozen" type: "InnerProduct" bottom: "fc1" top: "fc2" param { lr_mult: 0 }
-        param { lr_mult: 0 } inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+        param { lr_mult: 0 }
+        inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
 layer { name: "Q_out" type: "InnerProduct" bottom: "fc2" top: "Q_out" loss_weight: 1
         inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
 """
@@ -171,7 +172,7 @@ def test_test_nets_are_not_made(files):
         ("net.prototxt", "layer {", "net.prototxt"),
         ("net.prototxt", NET.replace('bottom: "fc1"', 'bottom: "fc9"'), "fc9"),
         ("net.prototxt", "\xff", "net.prototxt"),
-        ("net.prototxt", NET[: NET.index("layer { name: \"fc1\"")], "no learnable parameters"),
+        ("net.prototxt", NET[: NET.index('layer { name: "fc1"')], "no learnable parameters"),
     ],
 )  # fmt: skip
 def test_mistake_in_a_prototxt_names_file_and_fault(files, name, text, message):

@@ -17,7 +17,7 @@ def test_spec_of_pong():
 
 
 def test_spec_of_snake():
-    assert games.spec("ddq/Snake-v0") == GameSpec("ddq/Snake-v0", 4, (16, 16), 4)
+    assert games.spec("ddq/Snake-v0") == GameSpec("ddq/Snake-v0", 4, (16, 16), 2)
 
 
 @pytest.mark.parametrize(

@@ -157,3 +157,15 @@ def test_refused_environment_is_closed():
     with pytest.raises(UnsupportedGameError):
         gym.make_vector("Counter", lambda: env, num_envs=2, seeds=[0, 1])
     assert env.closed
+
+
+def test_an_environment_may_choose_its_stack(monkeypatch):
+    monkeypatch.setattr(Counter, "metadata", {"frame_stack": 3})
+    assert gym.spec_of("Counter", Counter()).stack == 3
+    vector = gym.make_vector("Counter", Counter, num_envs=2, seeds=[0, 1])
+    vector.reset()
+    assert vector.states().shape == (2, 3, 6, 7)
+
+
+def test_a_default_stack_is_four_frames():
+    assert gym.spec_of("Counter", Counter()).stack == 4

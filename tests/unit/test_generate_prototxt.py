@@ -63,7 +63,7 @@ def test_sizes_print_a_network(capsys):
 
 def test_architecture_can_be_chosen(capsys):
     assert generate_prototxt.main(["--game", "ddq/Snake-v0", "--arch", "mlp"]) == 0
-    assert capsys.readouterr().out == generate_prototxt.q_network("mlp", 4, 4, 16, 16)
+    assert capsys.readouterr().out == generate_prototxt.q_network("mlp", 4, 2, 16, 16)
 
 
 @pytest.mark.parametrize(

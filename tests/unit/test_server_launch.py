@@ -73,7 +73,7 @@ def test_server_that_ends_early_passes_on_its_exit_code_and_last_line(start):
 
 @pytest.mark.usefixtures("no_stray_processes")
 def test_server_that_hangs_is_killed(start):
-    with pytest.raises(ServerStartError, match="was not ready within 0.5 s") as caught:
+    with pytest.raises(ServerStartError, match=r"was not ready within 0\.5 s") as caught:
         start("import sys, time\nsys.stdin.read()\ntime.sleep(60)", timeout_s=0.5)
     assert caught.value.exit_code is None
 

@@ -127,7 +127,8 @@ def test_what_is_not_http_is_answered_as_a_problem(server, request_bytes, status
 def test_chunked_body_closes_the_connection_after_the_answer(server):
     answer = raw(
         server,
-        b"POST /ignore HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"POST /ignore HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n0\r\n\r\n",
     )
     assert answer.count(b"HTTP/1.1 200") == 1
     assert b"Connection: close" in answer

@@ -135,6 +135,14 @@ def test_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
         Folder(tmp_path / "file" / "snapshots").prepare()
 
 
+def failure_of(write):
+    try:
+        write()
+    except SnapshotFailed as error:
+        return error
+    return None
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_whichever_operation_fails_the_last_good_one_stays(folder, monkeypatch, version):
     """Fail the first operation, then the second, and so on until the writing succeeds."""
@@ -155,18 +163,16 @@ def test_whichever_operation_fails_the_last_good_one_stays(folder, monkeypatch, 
     monkeypatch.setattr(snapshot.os, "fsync", failing(os.fsync))
     for fails_at in range(1, 30):
         calls.update(count=0, fails_at=fails_at)
-        try:
-            folder.write(fill(epoch=2, version=version, content=b"newer"))
-        except SnapshotFailed as error:
-            assert "No space left" in str(error)
-            calls["fails_at"] = 0
-            # Whole: the one before, or the new one if only the last fsync failed.
-            content = (find(folder.path).path / "model.caffemodel").read_bytes()
-            assert content in {b"good", b"newer"}
-            assert (folder.path / "1").exists()
-            assert not list(folder.path.glob(".tmp-*"))
-        else:
+        error = failure_of(lambda: folder.write(fill(epoch=2, version=version, content=b"newer")))
+        if error is None:
             break
+        assert "No space left" in str(error)
+        calls["fails_at"] = 0
+        # Whole: the one before, or the new one if only the last fsync failed.
+        content = (find(folder.path).path / "model.caffemodel").read_bytes()
+        assert content in {b"good", b"newer"}
+        assert (folder.path / "1").exists()
+        assert not list(folder.path.glob(".tmp-*"))
     assert fails_at > 6
     assert (find(folder.path).path / "model.caffemodel").read_bytes() == b"newer"
 

@@ -178,3 +178,16 @@ def test_a_job_that_does_not_end_is_given_up(make, monkeypatch):
     with pytest.raises(training.TrainingError, match="did not end in time"):
         work._watch(Job([], waits=1000), 1, 0, give_up_at=0.0)
     assert rounds.cancelled == 1
+
+
+def test_a_full_disk_is_said_once_and_training_goes_on(make, monkeypatch):
+    server = Server(snapshots={"error": "no snapshot written: No space left on device"})
+    work = make(Rounds(Job([row()], waits=3)), server, rounds=2)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(work._folder, "append", full)
+    assert work.run() == 2
+    assert sum("the last good snapshot stays" in line for line in work._progress.said) == 1
+    assert any("metrics.jsonl: No space left" in line for line in work._progress.said)

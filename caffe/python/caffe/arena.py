@@ -21,7 +21,7 @@ class Parameter(NamedTuple):
     """A parameter that a layer owns (a layer that shares it is not listed)."""
 
     layer: str
-    index: int  # among the layer's parameters
+    place: int  # among the layer's parameters
     blob: Blob
     lr_mult: float
     decay_mult: float
@@ -43,7 +43,7 @@ class Arena:
         size = sum(p.blob.count for p in parameters)
         self.data = torch.zeros(size)
         self.diff = torch.zeros(size)
-        self.layout = [(p.layer, p.index, p.blob.shape) for p in learnable]
+        self.layout = [(p.layer, p.place, p.blob.shape) for p in learnable]
         places: dict[int, slice] = {}
         start = 0
         for parameter in (*learnable, *frozen):
@@ -59,8 +59,13 @@ class Arena:
         span = self.spans[[p.blob is owner for p in self.parameters].index(True)]
         blob.bind(self.data[span], self.diff[span])
 
+    def matches(self, other: Arena) -> bool:
+        """Return whether the other arena holds the same parameters in the same places."""
+        mine = [parameter[:2] for parameter in self.parameters]
+        return mine == [p[:2] for p in other.parameters] and self.spans == other.spans
+
     def adopt(self, other: Arena) -> None:
         """Lay the values, not the gradients, into the memory of an arena of the same layout."""
         self.data = other.data
-        for parameter, span in zip(self.parameters, self.spans):
+        for parameter, span in zip(self.parameters, self.spans, strict=True):
             parameter.blob.bind(self.data[span], self.diff[span])

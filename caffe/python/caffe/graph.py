@@ -63,7 +63,7 @@ def _readers(
             uses[newest[name]] = uses.get(newest[name], 0) + 1
         for j, name in enumerate(layer.top):
             newest[name] = (i, j)
-        for j, weight in zip(range(len(layer.top)), layer.loss_weight):
+        for j, weight in zip(range(len(layer.top)), layer.loss_weight, strict=False):
             if weight:
                 top = newest[layer.top[j]]
                 uses[top] = uses.get(top, 0) + 1

@@ -125,7 +125,9 @@ class TorchLayer(Layer):
         self._before = inputs[0].clone() if in_place else None
         self.weights = [blob.data_tensor for blob in self.blobs]
         outputs = self.compute(*inputs)
-        for blob, value in zip(top, [outputs] if isinstance(outputs, torch.Tensor) else outputs):
+        for blob, value in zip(
+            top, [outputs] if isinstance(outputs, torch.Tensor) else outputs, strict=False
+        ):
             blob.data_tensor.copy_(value.view(blob.shape))
 
     def backward(
@@ -138,12 +140,14 @@ class TorchLayer(Layer):
         inputs = [blob.data_tensor.detach() for blob in bottom]
         if self._before is not None:
             inputs[0] = self._before
-        inputs = [x.detach().requires_grad_(down) for x, down in zip(inputs, propagate_down)]
+        inputs = [
+            x.detach().requires_grad_(down) for x, down in zip(inputs, propagate_down, strict=False)
+        ]
         self.weights = [
             blob.data_tensor.detach().requires_grad_(self.wants_gradient(index))
             for index, blob in enumerate(self.blobs)
         ]
-        targets = [b.diff_tensor for b, down in zip(bottom, propagate_down) if down]
+        targets = [b.diff_tensor for b, down in zip(bottom, propagate_down, strict=False) if down]
         sums = [b.diff_tensor for i, b in enumerate(self.blobs) if self.wants_gradient(i)]
         wanted = [x for x in (*inputs, *self.weights) if x.requires_grad]
         if not wanted:
@@ -151,14 +155,18 @@ class TorchLayer(Layer):
         with torch.enable_grad():
             outputs = self.compute(*inputs)
         tops = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
-        pairs = [(t, b.diff_tensor.view(t.shape)) for t, b in zip(tops, top) if t.requires_grad]
+        pairs = [
+            (t, b.diff_tensor.view(t.shape))
+            for t, b in zip(tops, top, strict=False)
+            if t.requires_grad
+        ]
         gradients: Sequence[Tensor | None] = [None] * len(wanted)
         if pairs:
-            values, diffs = zip(*pairs)
+            values, diffs = zip(*pairs, strict=False)
             gradients = torch.autograd.grad(values, wanted, diffs, allow_unused=True)
-        for target, gradient in zip(targets, gradients):
+        for target, gradient in zip(targets, gradients, strict=False):
             target.copy_(gradient) if gradient is not None else target.zero_()
-        for total, gradient in zip(sums, gradients[len(targets) :]):
+        for total, gradient in zip(sums, gradients[len(targets) :], strict=False):
             if gradient is not None:
                 total.add_(gradient)
 
@@ -205,5 +213,9 @@ def check_counts(layer: Layer, num_bottoms: int, num_tops: int) -> None:
         ("tops", num_tops, layer.tops),
     ):
         if number < least or (most is not None and number > most):
-            limit = f"{least}" if least == most else f"{least} to {'any number' if most is None else most}"
+            limit = (
+                f"{least}"
+                if least == most
+                else f"{least} to {'any number' if most is None else most}"
+            )
             raise CaffeError(f"{layer.label} has {number} {what}, but takes {limit}")

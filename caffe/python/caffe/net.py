@@ -42,10 +42,10 @@ class Network:
 
     def __init__(self, param: caffe_pb2.NetParameter) -> None:
         self._phase = param.state.phase
-        self._name = param.name
+        self.name = param.name
         self._layer_names: list[str] = []
         self._blob_names: list[str] = []
-        self._layers: list[Layer] = []
+        self.layers: list[Layer] = []
         self._blobs: list[Blob] = []
         self._bottom_indices: list[list[int]] = []
         self._top_indices: list[list[int]] = []
@@ -59,7 +59,8 @@ class Network:
         self._blob_index: dict[str, int] = {}
         self._blob_needs_backward: list[bool] = []
         self._hooks: dict[str, list[Callable[[int], object]]] = {
-            name: [] for name in ("before_forward", "after_forward", "before_backward", "after_backward")
+            name: []
+            for name in ("before_forward", "after_forward", "before_backward", "after_backward")
         }
         for layer_param in with_splits(included(param.layer, param.state)):
             self._add_layer(layer_param)
@@ -67,7 +68,7 @@ class Network:
         if param.force_backward:
             self._force_backward()
         self._outputs = [self._blob_index[name] for name in sorted(self._available)]
-        self._arena, self._shared = self._collect_parameters()
+        self.arena, self.shared = self._collect_parameters()
         self._mark_output_layers()
         self._prepare()
 
@@ -89,7 +90,7 @@ class Network:
             self._inputs.extend(tops)
         while layer.auto_tops and len(tops) < layer.tops[0]:
             tops.append(self._new_blob("(automatic)"))
-        self._layers.append(layer)
+        self.layers.append(layer)
         self._layer_names.append(param.name)
         self._bottom_indices.append(bottoms)
         self._top_indices.append(tops)
@@ -99,9 +100,9 @@ class Network:
         specs = list(param.param)  # before `setup`, as BatchNorm adds to them
         self._set_up(layer, [self._blobs[i] for i in bottoms], [self._blobs[i] for i in tops])
         weights = layer.param.loss_weight or [0.0] * len(tops)
-        for index, weight in zip(tops, weights):
+        for index, weight in zip(tops, weights, strict=True):
             self._loss_weights[index] = weight
-        losses = [(index, weight) for index, weight in zip(tops, weights) if weight]
+        losses = [(index, weight) for index, weight in zip(tops, weights, strict=True) if weight]
         self._layer_losses.append(losses)
         self._fill_loss_diffs(losses)
         require(
@@ -164,7 +165,7 @@ class Network:
         """Go back from the losses and drop what does not contribute to them."""
         under_loss: set[int] = set()
         skipped: set[int] = set()
-        for i in reversed(range(len(self._layers))):
+        for i in reversed(range(len(self.layers))):
             tops, bottoms = self._top_indices[i], self._bottom_indices[i]
             contributes = bool(self._layer_losses[i]) or not under_loss.isdisjoint(tops)
             if not contributes or all(t in skipped for t in tops):
@@ -174,11 +175,13 @@ class Network:
             if contributes:
                 under_loss.update(bottoms)
             skipped.update(
-                b for b, needs in zip(bottoms, self._bottom_needs_backward[i]) if not needs
+                b
+                for b, needs in zip(bottoms, self._bottom_needs_backward[i], strict=True)
+                if not needs
             )
 
     def _force_backward(self) -> None:
-        for i, layer in enumerate(self._layers):
+        for i, layer in enumerate(self.layers):
             self._layer_needs_backward[i] = True
             self._bottom_needs_backward[i] = [
                 needs or layer.allows_force_backward(index)
@@ -192,7 +195,7 @@ class Network:
         parameters: list[Parameter] = []
         given: list[caffe_pb2.ParamSpec] = []
         shared: list[tuple[Blob, Blob]] = []
-        for layer in self._layers:
+        for layer in self.layers:
             for index, blob in enumerate(layer.blobs):
                 specs = layer.param.param
                 spec = specs[index] if index < len(specs) else _DEFAULT_SPEC
@@ -228,11 +231,11 @@ class Network:
         """Tell the InnerProducts that no ReLU follows: they are computed in float32."""
         rectified = {
             bottom
-            for layer, bottoms in zip(self._layers, self._bottom_indices)
+            for layer, bottoms in zip(self.layers, self._bottom_indices, strict=True)
             if layer.type in ("ReLU", "PReLU", "ELU")
             for bottom in bottoms
         }
-        for layer, tops in zip(self._layers, self._top_indices):
+        for layer, tops in zip(self.layers, self._top_indices, strict=True):
             if layer.type == "InnerProduct":
                 layer.is_output = tops[0] not in rectified  # type: ignore[attr-defined]
 
@@ -243,9 +246,15 @@ class Network:
         self._losses = [[self._blobs[i] for i, _ in losses] for losses in self._layer_losses]
         self._stale = False
 
+    def layer_named(self, name: str) -> Layer | None:
+        """Return the first layer of this name, if there is one."""
+        if name not in self._layer_names:
+            return None
+        return self.layers[self._layer_names.index(name)]
+
     # -- running ----------------------------------------------------------------------------
 
-    def _forward(self, start: int, end: int) -> float:
+    def run_forward(self, start: int, end: int) -> float:
         """Run layers start to end, both included; return the sum of their weighted losses."""
         self._check_range(start, end)
         loss = 0.0
@@ -254,7 +263,7 @@ class Network:
             for i in range(start, end + 1):
                 for hook in hooks["before_forward"]:
                     hook(i)
-                layer, bottom, top = self._layers[i], self._bottoms[i], self._tops[i]
+                layer, bottom, top = self.layers[i], self._bottoms[i], self._tops[i]
                 if self._stale:
                     self._reshape_layer(i)
                 layer.forward(bottom, top)
@@ -262,11 +271,11 @@ class Network:
                     loss += float(blob.data_tensor.view(-1).dot(blob.diff_tensor.view(-1)))
                 for hook in hooks["after_forward"]:
                     hook(i)
-        if start == 0 and end == len(self._layers) - 1:
+        if start == 0 and end == len(self.layers) - 1:
             self._stale = False
         return loss
 
-    def _backward(self, start: int, end: int) -> None:
+    def run_backward(self, start: int, end: int) -> None:
         """Run the backward passes of layers start down to end, both included."""
         self._check_range(end, start)
         hooks = self._hooks
@@ -275,54 +284,52 @@ class Network:
                 for hook in hooks["before_backward"]:
                     hook(i)
                 if self._layer_needs_backward[i]:
-                    self._layers[i].backward(
+                    self.layers[i].backward(
                         self._tops[i], self._bottom_needs_backward[i], self._bottoms[i]
                     )
                 for hook in hooks["after_backward"]:
                     hook(i)
 
     def _check_range(self, first: int, last: int) -> None:
-        if not 0 <= first < len(self._layers) or not 0 <= last < len(self._layers):
-            raise CaffeError(f"layers {first} to {last} asked for, the net has {len(self._layers)}")
+        if not 0 <= first < len(self.layers) or not 0 <= last < len(self.layers):
+            raise CaffeError(f"layers {first} to {last} asked for, the net has {len(self.layers)}")
 
     def reshape(self) -> None:
         """Reshape all layers, from the first to the last."""
         with torch.no_grad():
-            for i in range(len(self._layers)):
+            for i in range(len(self.layers)):
                 self._reshape_layer(i)
         self._stale = False
 
     def _reshape_layer(self, i: int) -> None:
         shapes = [blob.shape for blob in self._losses[i]]
-        self._layers[i].reshape(self._bottoms[i], self._tops[i])
+        self.layers[i].reshape(self._bottoms[i], self._tops[i])
         if shapes != [blob.shape for blob in self._losses[i]]:
             self._fill_loss_diffs(self._layer_losses[i])
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all parameters to zero."""
-        self._arena.diff.zero_()
+        self.arena.diff.zero_()
 
     @property
     def param_arena(self) -> NDArray[np.float32]:
         """The learnable parameters, flat, in the order of the prototxt: a live view."""
-        view: NDArray[np.float32] = self._arena.data[: self._arena.num_learnable].numpy()
+        view: NDArray[np.float32] = self.arena.data[: self.arena.num_learnable].numpy()
         return view
 
     @property
     def diff_arena(self) -> NDArray[np.float32]:
         """The gradients of the learnable parameters, flat: a live view."""
-        view: NDArray[np.float32] = self._arena.diff[: self._arena.num_learnable].numpy()
+        view: NDArray[np.float32] = self.arena.diff[: self.arena.num_learnable].numpy()
         return view
 
     @property
     def arena_layout(self) -> list[tuple[str, int, tuple[int, ...]]]:
         """Layer, index and shape of every parameter in the arena, in its order."""
-        return list(self._arena.layout)
+        return list(self.arena.layout)
 
 
-def _check_shapes(
-    layer: Layer, spec: caffe_pb2.ParamSpec, blob: Blob, owner: Parameter
-) -> None:
+def _check_shapes(layer: Layer, spec: caffe_pb2.ParamSpec, blob: Blob, owner: Parameter) -> None:
     """Check that a parameter can share its owner's memory."""
     if spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE:
         fits = blob.count == owner.blob.count

@@ -7,6 +7,7 @@ refuses, the text is rewritten first; errors name the file and the line.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf import text_format
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 
 # A string, a comment, or a minus sign that stands apart from its number.
-_TOKEN = re.compile(r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*|-[ \t\r\n]+(?=[\d.a-zA-Z])""")
+_TOKEN = re.compile(
+    r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*|-[ \t\r\n]+(?=[\d.a-zA-Z])"""
+)
 
 
 def _join_signs(text: str) -> str:
@@ -50,8 +53,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         CaffeFileError: If it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return Path(path).read_bytes()
     except OSError:
         raise CaffeFileError(path) from None
 

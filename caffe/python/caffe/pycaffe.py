@@ -53,9 +53,11 @@ class Net(Network):
         except CaffeError as error:
             raise CaffeError(f"{source}: {error}") from error
         names = self._layer_names
-        self._named_blobs = OrderedDict(zip(self._blob_names, self._blobs))
+        self._named_blobs = OrderedDict(zip(self._blob_names, self._blobs, strict=True))
         self._named_params = OrderedDict(
-            (name, layer.blobs) for name, layer in zip(names, self._layers) if layer.blobs
+            (name, layer.blobs)
+            for name, layer in zip(names, self.layers, strict=True)
+            if layer.blobs
         )
         if weights is not None:
             self.copy_from(weights)
@@ -71,14 +73,9 @@ class Net(Network):
         return self._named_params
 
     @property
-    def layers(self) -> list[Layer]:
-        """The layers in their order."""
-        return self._layers
-
-    @property
     def layer_dict(self) -> OrderedDict[str, Layer]:
         """The layers by name."""
-        return OrderedDict(zip(self._layer_names, self._layers))
+        return OrderedDict(zip(self._layer_names, self.layers, strict=True))
 
     @property
     def inputs(self) -> list[str]:
@@ -103,7 +100,7 @@ class Net(Network):
     def _names(self, indices: list[list[int]]) -> OrderedDict[str, list[str]]:
         return OrderedDict(
             (name, [self._blob_names[i] for i in row])
-            for name, row in zip(self._layer_names, indices)
+            for name, row in zip(self._layer_names, indices, strict=True)
         )
 
     @property
@@ -113,7 +110,7 @@ class Net(Network):
     @property
     def blob_loss_weights(self) -> OrderedDict[str, float]:
         """The loss weight of every blob, 0 for most."""
-        return OrderedDict(zip(self._blob_names, self._loss_weights))
+        return OrderedDict(zip(self._blob_names, self._loss_weights, strict=True))
 
     def _top_ids(self, layer: int) -> list[int]:
         return list(self._top_indices[layer])
@@ -122,6 +119,12 @@ class Net(Network):
         return list(self._bottom_indices[layer])
 
     # -- running ----------------------------------------------------------------------------
+
+    def _forward(self, start: int, end: int) -> float:
+        return self.run_forward(start, end)
+
+    def _backward(self, start: int, end: int) -> None:
+        self.run_backward(start, end)
 
     def forward(
         self,
@@ -145,7 +148,7 @@ class Net(Network):
             CaffeError: If the inputs are not the net's, or not of its batch size.
         """
         first = 0 if start is None else self._layer_names.index(start)
-        last = len(self._layers) - 1 if end is None else self._layer_names.index(end)
+        last = len(self.layers) - 1 if end is None else self._layer_names.index(end)
         outputs = self.outputs if end is None else self.top_names[end]
         if inputs:
             self._write(inputs, self.inputs, "data")
@@ -173,7 +176,7 @@ class Net(Network):
         Raises:
             CaffeError: If the given diffs are not those of the net's outputs.
         """
-        first = len(self._layers) - 1 if start is None else self._layer_names.index(start)
+        first = len(self.layers) - 1 if start is None else self._layer_names.index(start)
         last = 0 if end is None else self._layer_names.index(end)
         names = self.inputs if end is None else self.bottom_names[end]
         if topdiffs:
@@ -251,7 +254,7 @@ class Net(Network):
         self._set_input_arrays(data, labels)
 
     def _set_input_arrays(self, data: Any, labels: Any) -> None:
-        layer = self._layers[0] if self._layers else None
+        layer = self.layers[0] if self.layers else None
         if layer is None or layer.type != "MemoryData":
             raise CaffeArrayError(
                 "set_input_arrays may only be called if the first layer is a MemoryDataLayer"
@@ -307,7 +310,7 @@ def _constructor_arguments(
     if len(args) == 2 and isinstance(args[1], int) and not isinstance(args[0], int):
         values.update(weights=args[0], phase=args[1])
     else:
-        values.update(zip(("phase", "level", "stages", "weights"), args))
+        values.update(zip(("phase", "level", "stages", "weights"), args, strict=False))
     unknown = set(values) - {"phase", "level", "stages", "weights"}
     if unknown or "phase" not in values or len(args) > 4:
         raise TypeError("Net takes (file, phase, level=0, stages=None, weights=None)")

@@ -53,26 +53,26 @@ class SolverSettings:
     @property
     def max_iter(self) -> int:
         """The number of updates at which `solve` ends."""
-        return self._param.max_iter
+        return self.message.max_iter
 
     @property
     def display(self) -> int:
         """Updates between two lines of the log; 0 is never."""
-        return self._param.display
+        return self.message.display
 
     @property
     def layer_wise_reduce(self) -> bool:
         """Of no use here: for many GPUs."""
-        return self._param.layer_wise_reduce
+        return self.message.layer_wise_reduce
 
     @property
     def base_lr(self) -> float:
         """The learning rate that lr_policy starts from."""
-        return self._param.base_lr
+        return self.message.base_lr
 
     @base_lr.setter
     def base_lr(self, value: float) -> None:
-        self._param.base_lr = value
+        self.message.base_lr = value
 
 
 class Solver:
@@ -87,30 +87,30 @@ class Solver:
     rule_name = ""
 
     def __init__(self, solver_file: str | os.PathLike[str]) -> None:
-        self._param = read_solver(solver_file)
+        self.message = read_solver(solver_file)
         self._source = str(solver_file)
         self._iter = 0
-        self._current_step = 0
+        self.current_step = 0
         self._callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
-        self.param = SolverSettings(self._param)
+        self.param = SolverSettings(self.message)
         self._check()
-        if self._param.random_seed >= 0:
-            set_random_seed(self._param.random_seed)
+        if self.message.random_seed >= 0:
+            set_random_seed(self.message.random_seed)
         self.net = self._make_train_net()
         self.test_nets = self._make_test_nets()
-        for paths in self._param.weights:
+        for paths in self.message.weights:
             for path in paths.split(","):
                 self.net.copy_from(path.strip())
         self._rule = RULES[self.rule_name]
-        size = self.net._arena.data.numel()
-        self._histories = [torch.zeros(size) for _ in range(self._rule.num_histories)]
+        size = self.net.arena.data.numel()
+        self.histories = [torch.zeros(size) for _ in range(self._rule.num_histories)]
         self._pieces: list[_Piece] = []
         self._pieces_of: Tensor | None = None
 
     # -- setting up -------------------------------------------------------------------------
 
     def _check(self) -> None:
-        param = self._param
+        param = self.message
         if self.rule_name in ("AdaGrad", "RMSProp"):
             require(
                 param.momentum == 0,
@@ -142,7 +142,7 @@ class Solver:
             raise CaffeError(f"{net if isinstance(net, str) else self._source}: {error}") from error
 
     def _make_train_net(self) -> Net:
-        param = self._param
+        param = self.message
         fields = [
             name
             for name in ("net", "net_param", "train_net", "train_net_param")
@@ -156,7 +156,7 @@ class Solver:
         return self._make_net(getattr(param, fields[0]), caffe_pb2.TRAIN, param.train_state)
 
     def _make_test_nets(self) -> list[Net]:
-        param = self._param
+        param = self.message
         nets: list[caffe_pb2.NetParameter | str] = [*param.test_net_param, *param.test_net]
         spare = len(param.test_iter) - len(nets)
         generic = param.HasField("net") or param.HasField("net_param")
@@ -174,7 +174,9 @@ class Solver:
             f"{self._source}: test nets need a test_interval, got {param.test_interval}",
         )
         states = [[state] for state in param.test_state] or [[]] * len(nets)
-        return [self._make_net(net, caffe_pb2.TEST, *s) for net, s in zip(nets, states)]
+        return [
+            self._make_net(net, caffe_pb2.TEST, *s) for net, s in zip(nets, states, strict=True)
+        ]
 
     # -- updating ---------------------------------------------------------------------------
 
@@ -186,17 +188,17 @@ class Solver:
     @property
     def lr(self) -> float:
         """The learning rate of the next update."""
-        rate, self._current_step = learning_rate(self._param, self._iter, self._current_step)
+        rate, self.current_step = learning_rate(self.message, self._iter, self.current_step)
         return rate
 
     def _cut(self) -> list[_Piece]:
         """Return the pieces of the net's arena as it is laid out now."""
-        arena, weight_decay = self.net._arena, np.float32(self._param.weight_decay)
+        arena, weight_decay = self.net.arena, np.float32(self.message.weight_decay)
         if self._pieces_of is arena.data:
             return self._pieces
         stretches: list[tuple[float, float, int, int]] = []
         for parameter, span in sorted(
-            zip(arena.parameters, arena.spans), key=lambda pair: pair[1].start
+            zip(arena.parameters, arena.spans, strict=True), key=lambda pair: pair[1].start
         ):
             if not parameter.lr_mult:
                 continue
@@ -205,23 +207,23 @@ class Solver:
                 stretches[-1] = (*rates, stretches[-1][2], span.stop)
             else:
                 stretches.append((*rates, span.start, span.stop))
-        flat = [arena.data, arena.diff, *self._histories]
+        flat = [arena.data, arena.diff, *self.histories]
         self._pieces = []
         for lr_mult, decay, start, stop in stretches:
             columns = [tensor[start:stop].split(_PIECE) for tensor in flat]
             self._pieces += [
                 _Piece(lr_mult, decay, data, diff, list(histories))
-                for data, diff, *histories in zip(*columns)
+                for data, diff, *histories in zip(*columns, strict=True)
             ]
         self._pieces_of = arena.data
         return self._pieces
 
     def _gradient_scale(self) -> float:
         """Return the factor by which clipping and iter_size shrink the gradients."""
-        scale = 1.0 / self._param.iter_size
-        limit = self._param.clip_gradients
+        scale = 1.0 / self.message.iter_size
+        limit = self.message.clip_gradients
         if limit >= 0:
-            diff = self.net._arena.diff
+            diff = self.net.arena.diff
             norm = float(diff.dot(diff).sqrt())
             if norm > limit:
                 scale *= limit / norm
@@ -233,10 +235,10 @@ class Solver:
         Afterwards the diffs hold the values that were subtracted, as in Caffe.
         """
         rate = np.float32(self.lr) * self._correction()
-        if self._param.display and self._iter % self._param.display == 0:
+        if self.message.display and self._iter % self.message.display == 0:
             logger.info("Iteration %d, lr = %g", self._iter, self.lr)
         scale = self._gradient_scale()
-        param = self._param
+        param = self.message
         l1 = param.regularization_type == "L1"
         settings = Settings(param.momentum, param.momentum2, param.rms_decay, param.delta)
         with torch.no_grad():
@@ -258,11 +260,15 @@ class Solver:
         """Return the factor of the learning rate that belongs to the rule: 1 but for Adam."""
         return np.float32(1)
 
+    def resume_at(self, iteration: int, current_step: int) -> None:
+        """Go on as if so many updates had been applied."""
+        self._iter, self.current_step = iteration, current_step
+
     # -- the loop ---------------------------------------------------------------------------
 
     def step(self, iterations: int) -> None:
         """Run forward, backward and update so many times, with tests and snapshots when due."""
-        param = self._param
+        param = self.message
         losses: list[float] = []
         for _ in range(iterations):
             self.net.clear_param_diffs()
@@ -283,12 +289,14 @@ class Solver:
 
     def _forward_backward(self) -> float:
         last = len(self.net.layers) - 1
-        loss = self.net._forward(0, last)
-        self.net._backward(last, 0)
+        loss = self.net.run_forward(0, last)
+        self.net.run_backward(last, 0)
         return loss
 
     def _test_all(self) -> None:
-        for index, (net, count) in enumerate(zip(self.test_nets, self._param.test_iter)):
+        for index, (net, count) in enumerate(
+            zip(self.test_nets, self.message.test_iter, strict=True)
+        ):
             net.share_with(self.net)
             totals: dict[str, float] = {}
             for _ in range(count):
@@ -299,16 +307,14 @@ class Solver:
 
     def solve(self, resume_file: str | os.PathLike[str] | None = None) -> None:
         """Train until max_iter, from a snapshot if one is given, and take a last snapshot."""
-        param = self._param
+        param = self.message
         if resume_file:
             self.restore(resume_file)
         self.step(param.max_iter - self._iter)
-        if param.snapshot_after_train and (
-            not param.snapshot or self._iter % param.snapshot != 0
-        ):
+        if param.snapshot_after_train and (not param.snapshot or self._iter % param.snapshot != 0):
             self.snapshot()
         if param.display and self._iter % param.display == 0:
-            loss = self.net._forward(0, len(self.net.layers) - 1)
+            loss = self.net.run_forward(0, len(self.net.layers) - 1)
             logger.info("Iteration %d, loss = %g", self._iter, loss)
         if param.test_interval and self._iter % param.test_interval == 0:
             self._test_all()
@@ -371,7 +377,7 @@ class AdamSolver(Solver):
 
     def _correction(self) -> np.float32:
         t, one = np.float32(self._iter + 1), np.float32(1)
-        first, second = np.float32(self._param.momentum), np.float32(self._param.momentum2)
+        first, second = np.float32(self.message.momentum), np.float32(self.message.momentum2)
         correction: np.float32 = np.sqrt(one - second**t) / (one - first**t)
         return correction
 

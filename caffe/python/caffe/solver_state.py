@@ -6,7 +6,7 @@ with two histories store all the first ones, then all the second ones.
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,8 @@ from caffe.proto import caffe_pb2
 from caffe.prototxt import read_binary
 
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
 
     from caffe.solver import Solver
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
 
 def _histories(solver: Solver) -> list[NDArray[np.float32]]:
     """Return a view of every history, in the order of the file."""
-    arena = solver.net._arena
+    arena = solver.net.arena
     return [
         history[span].view(parameter.blob.shape).numpy()
-        for history in solver._histories
-        for parameter, span in zip(arena.parameters, arena.spans)
+        for history in solver.histories
+        for parameter, span in zip(arena.parameters, arena.spans, strict=True)
     ]
 
 
@@ -38,7 +40,7 @@ def save(solver: Solver) -> None:
     Raises:
         CaffeFileError: If a file cannot be written.
     """
-    param = solver._param
+    param = solver.message
     stem = f"{param.snapshot_prefix}_iter_{solver.iter}"
     if param.snapshot_format == caffe_pb2.SolverParameter.HDF5:
         model = f"{stem}.caffemodel.h5"
@@ -48,7 +50,7 @@ def save(solver: Solver) -> None:
     model = f"{stem}.caffemodel"
     weight_files.save(solver.net, model, with_diff=param.snapshot_diff)
     state = caffe_pb2.SolverState(
-        iter=solver.iter, learned_net=model, current_step=solver._current_step
+        iter=solver.iter, learned_net=model, current_step=solver.current_step
     )
     for history in _histories(solver):
         proto = state.history.add()
@@ -60,7 +62,7 @@ def save(solver: Solver) -> None:
 def _save_hdf5(solver: Solver, path: str, model: str) -> None:
     with weight_files.open_hdf5(path, "w") as file:
         file["iter"] = np.array([solver.iter], np.int32)
-        file["current_step"] = np.array([solver._current_step], np.int32)
+        file["current_step"] = np.array([solver.current_step], np.int32)
         file["learned_net"] = np.bytes_(model.encode())
         group = file.create_group("history")
         for index, history in enumerate(_histories(solver)):
@@ -87,16 +89,16 @@ def restore(solver: Solver, path: str | os.PathLike[str]) -> None:
         len(arrays) == len(targets),
         f"{path} holds {len(arrays)} histories, but {type(solver).__name__} keeps {len(targets)}",
     )
-    for index, (array, target) in enumerate(zip(arrays, targets)):
+    for index, (array, target) in enumerate(zip(arrays, targets, strict=True)):
         require(
             array.size == target.size,
             f"{path}: history {index} holds {array.size} values, not {target.size}",
         )
     if model:
         solver.net.copy_from(_find(model, path))
-    for array, target in zip(arrays, targets):
+    for array, target in zip(arrays, targets, strict=True):
         target[...] = array.reshape(target.shape)
-    solver._iter, solver._current_step = iteration, step
+    solver.resume_at(iteration, step)
 
 
 def _array(proto: caffe_pb2.BlobProto) -> NDArray[np.float32]:
@@ -104,10 +106,8 @@ def _array(proto: caffe_pb2.BlobProto) -> NDArray[np.float32]:
 
 
 def _find(model: str, state_path: str | os.PathLike[str]) -> str:
-    if os.path.exists(model):
-        return model
-    beside = os.path.join(os.path.dirname(os.fspath(state_path)), os.path.basename(model))
-    return beside if os.path.exists(beside) else model
+    beside = Path(state_path).parent / Path(model).name
+    return str(beside) if beside.exists() and not Path(model).exists() else model
 
 
 def _read_hdf5(

@@ -1,6 +1,7 @@
 """Old forms of nets and solvers, brought to today's; no PyTorch.
 
-Inputs given as fields of the net become an Input layer; a solver's enum type becomes a name.
+Layers of the forms V0 and V1 become those of today, inputs given as fields of the net an Input
+layer, a solver's enum type a name.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from caffe.errors import require
+from caffe.legacy import upgrade_layers
 
 if TYPE_CHECKING:
     from caffe.proto import caffe_pb2
@@ -17,6 +19,8 @@ SOLVER_NAMES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 
 def upgrade_net(net: caffe_pb2.NetParameter, source: str = "the net") -> None:
     """Bring a net to today's form, in place."""
+    if net.layers:
+        upgrade_layers(net, source)
     if net.input:
         _upgrade_inputs(net, source)
     for layer in net.layer:

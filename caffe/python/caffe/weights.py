@@ -7,11 +7,10 @@ copied.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-
 from caffe.errors import CaffeError, CaffeFileError, require
 from caffe.proto import caffe_pb2
 from caffe.prototxt import read_weights
@@ -79,7 +78,7 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
         CaffeFileError: If it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
     except OSError:
         raise CaffeFileError(path) from None
@@ -91,7 +90,7 @@ def open_hdf5(path: str | os.PathLike[str], mode: str) -> Any:
     Raises:
         CaffeFileError: If it cannot be opened.
     """
-    import h5py
+    import h5py  # noqa: PLC0415  # only those who use the format pay for it
 
     try:
         return h5py.File(path, mode)
@@ -110,15 +109,16 @@ def load(net: Network, path: str | os.PathLike[str]) -> None:
         load_hdf5(net, path)
         return
     for layer in read_weights(path).layer:
-        if layer.name not in net._layer_names:
+        target = net.layer_named(layer.name)
+        if target is None:
             continue
-        blobs = net._layers[net._layer_names.index(layer.name)].blobs
+        blobs = target.blobs
         require(
             len(blobs) == len(layer.blobs),
             f"{path}: layer '{layer.name}' has {len(layer.blobs)} parameters in the file, "
             f"but {len(blobs)} in the net",
         )
-        for index, (blob, proto) in enumerate(zip(blobs, layer.blobs)):
+        for index, (blob, proto) in enumerate(zip(blobs, layer.blobs, strict=True)):
             blob_from_proto(blob, proto, f"{path}: parameter {index} of layer '{layer.name}'")
 
 
@@ -128,8 +128,8 @@ def save(net: Network, path: str | os.PathLike[str], *, with_diff: bool = False)
     Raises:
         CaffeFileError: If the file cannot be written.
     """
-    message = caffe_pb2.NetParameter(name=net._name)
-    for layer in net._layers:
+    message = caffe_pb2.NetParameter(name=net.name)
+    for layer in net.layers:
         entry = message.layer.add()
         entry.CopyFrom(layer.param)
         del entry.blobs[:]
@@ -144,8 +144,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         CaffeFileError: If that fails.
     """
     try:
-        with open(path, "wb") as file:
-            file.write(content)
+        Path(path).write_bytes(content)
     except OSError:
         raise CaffeFileError(path) from None
 
@@ -155,9 +154,10 @@ def load_hdf5(net: Network, path: str | os.PathLike[str]) -> None:
     with open_hdf5(path, "r") as file:
         require("data" in file, f"{path} has no group 'data' and so is not a weights file")
         for name, group in file["data"].items():
-            if name not in net._layer_names:
+            target = net.layer_named(name)
+            if target is None:
                 continue
-            blobs = net._layers[net._layer_names.index(name)].blobs
+            blobs = target.blobs
             require(
                 len(group) <= len(blobs),
                 f"{path}: layer '{name}' has {len(group)} parameters in the file, "
@@ -166,7 +166,7 @@ def load_hdf5(net: Network, path: str | os.PathLike[str]) -> None:
             for index, blob in enumerate(blobs):
                 if str(index) not in group:
                     # The owner of a shared parameter is saved, under its own layer.
-                    if any(blob is shared for shared, _ in net._shared):
+                    if any(blob is shared for shared, _ in net.shared):
                         continue
                     raise CaffeError(f"{path} lacks parameter {index} of layer '{name}'")
                 array = group[str(index)]
@@ -187,10 +187,10 @@ def save_hdf5(net: Network, path: str | os.PathLike[str], *, with_diff: bool = F
     with open_hdf5(path, "w") as file:
         for kind in ("data", "diff") if with_diff else ("data",):
             top = file.create_group(kind)
-            for layer in net._layers:
+            for layer in net.layers:
                 group = top.create_group(layer.name)
                 for index, blob in enumerate(layer.blobs):
-                    if not any(blob is shared for shared, _ in net._shared):
+                    if not any(blob is shared for shared, _ in net.shared):
                         group[str(index)] = getattr(blob, kind)
 
 
@@ -200,24 +200,17 @@ def share(net: Network, other: Network) -> None:
     Raises:
         CaffeError: If a layer of the same name has other parameters.
     """
-    for layer in other._layers:
-        if layer.name not in net._layer_names:
-            continue
-        mine = net._layers[net._layer_names.index(layer.name)].blobs
+    pairs = [(net.layer_named(layer.name), layer) for layer in other.layers]
+    for mine, theirs in pairs:
         require(
-            [blob.shape for blob in mine] == [blob.shape for blob in layer.blobs],
-            f"layer '{layer.name}' has other parameters in the net to share with",
+            mine is None or [b.shape for b in mine.blobs] == [b.shape for b in theirs.blobs],
+            f"layer '{theirs.name}' has other parameters in the net to share with",
         )
-    if [p[:2] for p in net._arena.parameters] == [p[:2] for p in other._arena.parameters] and (
-        net._arena.spans == other._arena.spans
-    ):
-        net._arena.adopt(other._arena)
-        for blob, owner in net._shared:
-            net._arena.share(blob, owner)
+    if net.arena.matches(other.arena):
+        net.arena.adopt(other.arena)
+        for blob, owner in net.shared:
+            net.arena.share(blob, owner)
         return
-    with torch.no_grad():
-        for layer in other._layers:
-            if layer.name in net._layer_names:
-                mine = net._layers[net._layer_names.index(layer.name)].blobs
-                for blob, theirs in zip(mine, layer.blobs):
-                    blob.share_data(theirs)
+    for mine, theirs in pairs:
+        for blob, owner in zip(mine.blobs, theirs.blobs, strict=True) if mine else ():
+            blob.share_data(owner)

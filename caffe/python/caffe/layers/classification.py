@@ -220,5 +220,3 @@ class Accuracy(Layer):
             counts = torch.zeros(self.classes).index_add_(0, labels, ones)
             right = torch.zeros(self.classes).index_add_(0, labels, hits)
             top[1].data_tensor.copy_(right / counts.clamp(min=1))
-
-

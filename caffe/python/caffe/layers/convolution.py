@@ -66,7 +66,7 @@ class Windowed(Layer):
         """Return the number of windows along every spatial axis."""
         counts = []
         for size, kernel, stride, pad, dilation in zip(
-            spatial, self.kernel, self.stride, self.pad, self.dilation
+            spatial, self.kernel, self.stride, self.pad, self.dilation, strict=True
         ):
             room = size + 2 * pad - (dilation * (kernel - 1) + 1)
             counts.append(room // stride + 1 if room >= 0 else 0)
@@ -111,13 +111,13 @@ class _BaseConvolution(Windowed):
         return [
             stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad
             for size, kernel, stride, pad, dilation in zip(
-                spatial, self.kernel, self.stride, self.pad, self.dilation
+                spatial, self.kernel, self.stride, self.pad, self.dilation, strict=True
             )
         ]
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give every top its shape."""
-        for below, above in zip(bottom, top):
+        for below, above in zip(bottom, top, strict=True):
             shape = below.shape
             self.require(shape == bottom[0].shape, "all bottoms must have the same shape")
             self.require(
@@ -141,14 +141,22 @@ class _BaseConvolution(Windowed):
         weight = self.blobs[0].data_tensor
         bias = self.blobs[1].data_tensor if len(self.blobs) > 1 else None
         half = computes_bf16()
-        for below, above in zip(bottom, top):
+        for below, above in zip(bottom, top, strict=True):
             x = self._batched(below.data_tensor)
             w, b = weight, bias
             if half:
                 x, w = x.bfloat16(), w.bfloat16()
                 b = None if b is None else b.bfloat16()
             y = torch.convolution(
-                x, w, b, self.stride, self.pad, self.dilation, self.transposed, self._zeros, self.group
+                x,
+                w,
+                b,
+                self.stride,
+                self.pad,
+                self.dilation,
+                self.transposed,
+                self._zeros,
+                self.group,
             )
             above.data_tensor.copy_(y.view(above.shape))
 
@@ -162,7 +170,7 @@ class _BaseConvolution(Windowed):
         """Write the marked bottoms' diffs; add to the parameters' diffs."""
         weight = self.blobs[0].data_tensor
         half = computes_bf16()
-        for above, below, down in zip(top, bottom, propagate_down):
+        for above, below, down in zip(top, bottom, propagate_down, strict=True):
             mask = [
                 down,
                 self.wants_gradient(0),

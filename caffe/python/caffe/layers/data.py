@@ -64,9 +64,9 @@ class DummyData(_Source):
             f"data_filler must be given 0, 1 or {len(top)} times, got {len(fillers)}",
         )
         self.fillers = fillers * (len(top) if len(fillers) == 1 else 1)
-        for blob, shape in zip(top, self._shapes(len(top))):
+        for blob, shape in zip(top, self._shapes(len(top)), strict=True):
             blob.resize(shape)
-        for blob, filler in zip(top, self.fillers):
+        for blob, filler in zip(top, self.fillers, strict=True):
             fill(blob.data_tensor, filler)
 
     def _shapes(self, num_tops: int) -> list[tuple[int, ...]]:
@@ -83,7 +83,7 @@ class DummyData(_Source):
             )
             rows = max(len(column) for column in columns)
             full = [c * (rows if len(c) == 1 else 1) for c in columns]
-            shapes = list(zip(*full))
+            shapes = list(zip(*full, strict=True))
         self.require(
             len(shapes) in (1, num_tops), f"needs 1 or {num_tops} shapes, got {len(shapes)}"
         )
@@ -91,7 +91,7 @@ class DummyData(_Source):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Draw new values for the tops that are not constant."""
-        for blob, filler in zip(top, self.fillers):
+        for blob, filler in zip(top, self.fillers, strict=True):
             if filler.type != "constant":
                 fill(blob.data_tensor, filler)
 
@@ -137,7 +137,9 @@ class MemoryData(_Source):
         if data.shape[0] != labels.shape[0]:
             raise CaffeArrayError("data and labels must have the same first dimension")
         if data.shape[0] == 0 or data.shape[0] % self.batch_size:
-            raise CaffeArrayError("first dimensions of input arrays must be a multiple of batch size")
+            raise CaffeArrayError(
+                "first dimensions of input arrays must be a multiple of batch size"
+            )
         self._data, self._labels = torch.from_numpy(data), torch.from_numpy(labels).view(-1)
         self._position = 0
 
@@ -159,9 +161,7 @@ class Parameter(_Source):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Create the parameter, of zeros."""
-        self.add_parameter(
-            list(self.param.parameter_param.shape.dim), caffe_pb2.FillerParameter()
-        )
+        self.add_parameter(list(self.param.parameter_param.shape.dim), caffe_pb2.FillerParameter())
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top the parameter's shape."""

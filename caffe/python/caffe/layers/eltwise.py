@@ -53,7 +53,7 @@ class Eltwise(TorchLayer):
         if self.operation == EltwiseParameter.PROD:
             return functools.reduce(operator.mul, bottom)
         if self.operation == EltwiseParameter.SUM:
-            terms = [x if c == 1 else x * c for x, c in zip(bottom, self.coefficients)]
+            terms = [x if c == 1 else x * c for x, c in zip(bottom, self.coefficients, strict=True)]
             return functools.reduce(operator.add, terms)
         # Of equal values, the second wins over the first, but no later one over an earlier.
         best = torch.where(bottom[0] > bottom[1], bottom[0], bottom[1])

@@ -29,7 +29,8 @@ class Embed(TorchLayer):
         """Read embed_param and create weight and bias."""
         param = self.param.embed_param
         self.require(
-            param.num_output > 0 and param.input_dim > 0, "num_output and input_dim must be positive"
+            param.num_output > 0 and param.input_dim > 0,
+            "num_output and input_dim must be positive",
         )
         self.add_parameter((param.input_dim, param.num_output), param.weight_filler)
         if param.bias_term:
@@ -69,7 +70,7 @@ class Crop(TorchLayer):
         offsets = list(param.offset) or [0]
         offsets *= num_cropped if len(offsets) == 1 else 1
         self.cuts = [slice(None)] * first
-        for size, wanted, offset in zip(shape[first:], reference[first:], offsets):
+        for size, wanted, offset in zip(shape[first:], reference[first:], offsets, strict=True):
             self.require(
                 offset + wanted <= size,
                 f"{wanted} values from {offset} on do not fit an axis of {size}",
@@ -114,14 +115,15 @@ class Filter(TorchLayer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Shape the tops for a selector that keeps every row."""
         self.require(len(top) == len(bottom) - 1, "needs one bottom more than tops")
-        for below, above in zip(bottom, top):
+        for below, above in zip(bottom, top, strict=False):
             above.resize(below.shape)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the shapes; the tops' depend on the selector's values, which forward sees."""
         selector = bottom[-1].shape
         self.require(
-            all(size == 1 for size in selector[1:]), f"the selector {list(selector)} is not a column"
+            all(size == 1 for size in selector[1:]),
+            f"the selector {list(selector)} is not a column",
         )
         self.require(
             all(blob.shape[:1] == selector[:1] for blob in bottom),
@@ -131,7 +133,7 @@ class Filter(TorchLayer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Shape the tops and write their data."""
         kept = int(torch.count_nonzero(bottom[-1].data_tensor))
-        for below, above in zip(bottom, top):
+        for below, above in zip(bottom, top, strict=False):
             above.resize((kept, *below.shape[1:]))
         super().forward(bottom, top)
 
@@ -187,7 +189,7 @@ class ArgMax(Layer):
         """Write the top's data."""
         param, x = self.param.argmax_param, bottom[0].data_tensor
         x, dim = (x, self.dim) if self.has_axis else (x.view(x.shape[0], -1), 1)
-        values, places = x.flip(dim).sort(dim, descending=True, stable=True)
+        values, places = x.flip(dim).sort(dim=dim, descending=True, stable=True)
         values = values.narrow(dim, 0, param.top_k)
         places = (x.shape[dim] - 1 - places.narrow(dim, 0, param.top_k)).to(torch.float32)
         result = values if param.out_max_val else places

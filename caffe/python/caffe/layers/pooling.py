@@ -35,7 +35,12 @@ def pooled_size(size: int, kernel: int, stride: int, pad: int, *, floor: bool, c
 
 
 def _windows(
-    x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], out: Sequence[int], fill: float
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    pad: Sequence[int],
+    out: Sequence[int],
+    fill: float,
 ) -> Tensor:
     """Return x [N, C, H, W] extended or cut to exactly what the windows cover."""
     edges: list[int] = []
@@ -50,9 +55,7 @@ def max_pool(
 ) -> tuple[Tensor, Tensor]:
     """Return the maxima [N, C, *out] and their places in the extended input; the first one wins."""
     covered = _windows(x, kernel, stride, pad, out, _LOWEST)
-    values, places = functional.max_pool2d(
-        covered, list(kernel), list(stride), return_indices=True
-    )
+    values, places = functional.max_pool2d(covered, list(kernel), list(stride), return_indices=True)
     # Back to places in x, row by row.
     rows = places // covered.shape[3] - pad[0]
     columns = places % covered.shape[3] - pad[1]
@@ -89,9 +92,7 @@ class Pooling(TorchLayer):
         kernel_given = param.HasField("kernel_size")
         pair_given = param.HasField("kernel_h") or param.HasField("kernel_w")
         if param.global_pooling:
-            self.require(
-                not kernel_given and not pair_given, "global_pooling takes no kernel size"
-            )
+            self.require(not kernel_given and not pair_given, "global_pooling takes no kernel size")
         else:
             both = param.HasField("kernel_h") and param.HasField("kernel_w")
             self.require(
@@ -125,17 +126,20 @@ class Pooling(TorchLayer):
         self.require(min(self.kernel) > 0, f"kernel dimensions must be positive: {self.kernel}")
         self.require(min(self.stride) > 0, f"stride dimensions must be positive: {self.stride}")
         self.require(
-            all(pad < kernel for pad, kernel in zip(self.pad, self.kernel)),
+            all(pad < kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)),
             f"pad {self.pad} must be smaller than the kernel {self.kernel}",
         )
         floor = self.param.pooling_param.round_mode == PoolingParameter.FLOOR
         clip = any(self.pad)
         self.out = [
             pooled_size(size, kernel, stride, pad, floor=floor, clip=clip)
-            for size, kernel, stride, pad in zip(shape[2:], self.kernel, self.stride, self.pad)
+            for size, kernel, stride, pad in zip(
+                shape[2:], self.kernel, self.stride, self.pad, strict=True
+            )
         ]
         self.require(
-            min(self.out) > 0, f"the kernel {self.kernel} is larger than its input {list(shape[2:])}"
+            min(self.out) > 0,
+            f"the kernel {self.kernel} is larger than its input {list(shape[2:])}",
         )
         for blob in top:
             blob.resize((*shape[:2], *self.out))
@@ -161,14 +165,16 @@ class SPP(TorchLayer):
         self.levels = []
         for level in range(height):
             kernel = [math.ceil(size / 2**level) for size in shape[2:]]
-            pad = [(k * 2**level - size + 1) // 2 for k, size in zip(kernel, shape[2:])]
+            pad = [
+                (k * 2**level - size + 1) // 2 for k, size in zip(kernel, shape[2:], strict=True)
+            ]
             self.require(
-                all(p < k for p, k in zip(pad, kernel)),
+                all(p < k for p, k in zip(pad, kernel, strict=True)),
                 f"a pyramid of height {height} does not fit {list(shape[2:])}",
             )
             out = [
                 pooled_size(size, k, k, p, floor=False, clip=any(pad))
-                for size, k, p in zip(shape[2:], kernel, pad)
+                for size, k, p in zip(shape[2:], kernel, pad, strict=True)
             ]
             self.levels.append((kernel, kernel, pad, out))
         if height == 1:

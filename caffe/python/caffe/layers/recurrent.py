@@ -2,7 +2,8 @@
 
 Then may follow an input that is the same at every time, [N, …], and with `expose_hidden` the
 first hidden states [1, N, D]; the last ones are then tops.  Without it they are kept, and the
-next forward goes on from them.  As in Caffe, gradients flow from the first top only.
+next forward goes on from them.  As in Caffe, gradients flow from the first top only, and to no
+hidden state.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class _Recurrent(TorchLayer):
         static = bottom[2].flatten(1) if self.has_static else None
         states = self.first_states
         if self.exposed:
-            states = [state[0] for state in bottom[-self.exposed :]]
+            states = [state[0].detach() for state in bottom[-self.exposed :]]
         outputs = []
         for step, gates in enumerate(self.project(x, static)):
             y, states = self.advance(gates, states, cont[step][:, None])
@@ -146,5 +147,3 @@ class LSTM(_Recurrent):
         c = cont * torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(c)
         return h, [h, c]
-
-

@@ -37,7 +37,9 @@ class _Broadcast(TorchLayer):
         else:
             self.require(param.num_axes >= -1, f"num_axes must be at least -1: {param.num_axes}")
             last = len(shape) if param.num_axes == -1 else self.first_axis + param.num_axes
-            self.require(last <= len(shape), f"num_axes {param.num_axes} does not fit {list(shape)}")
+            self.require(
+                last <= len(shape), f"num_axes {param.num_axes} does not fit {list(shape)}"
+            )
             operand = shape[self.first_axis : last]
         self.require(
             shape[self.first_axis : self.first_axis + len(operand)] == operand,

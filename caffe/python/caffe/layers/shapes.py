@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, ClassVar
 
@@ -133,7 +134,7 @@ class Concat(TorchLayer):
                 len(blob.shape) == len(first)
                 and all(
                     a == b
-                    for i, (a, b) in enumerate(zip(first, blob.shape))
+                    for i, (a, b) in enumerate(zip(first, blob.shape, strict=True))
                     if i != self.dim
                 ),
                 f"shapes {list(first)} and {list(blob.shape)} differ beside axis {self.dim}",
@@ -176,7 +177,7 @@ class Slice(TorchLayer):
                 f"{len(top)} tops need {len(top) - 1} slice points, got {len(points)}",
             )
             edges = [0, *points, total]
-            self.sizes = [after - before for before, after in zip(edges, edges[1:])]
+            self.sizes = [after - before for before, after in itertools.pairwise(edges)]
             self.require(
                 min(self.sizes) > 0, f"slice points {points} must rise, between 0 and {total}"
             )
@@ -185,7 +186,7 @@ class Slice(TorchLayer):
                 total % len(top) == 0, f"{len(top)} tops do not divide axis {axis} of size {total}"
             )
             self.sizes = [total // len(top)] * len(top)
-        for blob, size in zip(top, self.sizes):
+        for blob, size in zip(top, self.sizes, strict=True):
             blob.resize((*shape[: self.dim], size, *shape[self.dim + 1 :]))
         if len(top) == 1:
             top[0].share_data(bottom[0])
@@ -212,6 +213,6 @@ class Silence(Layer):
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         """Write zeros."""
-        for blob, down in zip(bottom, propagate_down):
+        for blob, down in zip(bottom, propagate_down, strict=True):
             if down:
                 blob.diff_tensor.zero_()
