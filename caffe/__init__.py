@@ -6,13 +6,12 @@ pycaffe, say), the shim steps aside for that one.
 """
 
 import os
+from pathlib import Path
 
-_elsewhere = os.environ.get("DDQ_CAFFE")
-if _elsewhere:
-    __path__ = [os.path.join(_elsewhere, "caffe")]
-    __file__ = os.path.join(_elsewhere, "caffe", "__init__.py")
-else:
-    __path__ = [os.path.join(os.path.dirname(__file__), "python", "caffe")]
-    __file__ = os.path.join(os.path.dirname(__file__), "python", "caffe", "__init__.py")
-with open(__file__, encoding="utf-8") as _file:
-    exec(compile(_file.read(), __file__, "exec"))
+_package = Path(__file__).parent / "python" / "caffe"
+if os.environ.get("DDQ_CAFFE"):
+    _package = Path(os.environ["DDQ_CAFFE"]) / "caffe"
+__path__ = [str(_package)]
+__file__ = str(_package / "__init__.py")
+# The package's own __init__, run in this module's place, whichever package it is.
+exec(compile(Path(__file__).read_text(encoding="utf-8"), __file__, "exec"))  # noqa: S102

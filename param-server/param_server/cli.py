@@ -33,12 +33,12 @@ _POLL_S = 0.1  # how soon the accepting thread sees that it should stop
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a server until it is told to stop; return its exit code."""
-    config = Config(**vars(parser().parse_args(arguments)))
     try:
-        return _run(config)
+        return _run(Config(**vars(parser().parse_args(arguments))))
     except (UserMistake, SnapshotFailed) as error:
         line = " ".join(str(error).split())
-        _log.error("%s", line)
+        if _log.hasHandlers():  # else the log would repeat the line on stderr
+            _log.error("%s", line)
         process.say(f"param-server: {line}", to=sys.stderr)
         return 2
 
@@ -147,6 +147,7 @@ def _serve(config: Config, parts: _Parts, logs: Path, stop: threading.Event) -> 
     try:
         return _drain(config, parts)
     finally:
+        server.shutdown()
         remove_record(record, os.getpid())
 
 
@@ -163,7 +164,6 @@ def _drain(config: Config, parts: _Parts) -> int:
         except SnapshotFailed as error:
             line += f"; {error}"
             exit_code = 1
-    parts.server.shutdown()
     _log.info("%s", line)
     process.say(line, to=sys.stderr if config.embedded or exit_code else sys.stdout)
     return exit_code

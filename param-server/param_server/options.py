@@ -8,6 +8,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NoReturn
+
+from param_server.errors import UserMistake
 
 DEFAULT_PORT = 5500
 
@@ -33,9 +36,16 @@ class Config:
     seed: int | None = None
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that leaves it to its caller to say what is wrong, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserMistake(f"{message}; --help lists the options")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser, whose defaults are the Config's."""
-    result = argparse.ArgumentParser(
+    result = _Parser(
         prog="param-server",
         description="Holds a network's weights, applies gradients to them, hands them out.",
     )
@@ -84,7 +94,7 @@ def _add_snapshot_flags(result: argparse.ArgumentParser) -> None:
         "--snapshot-dir",
         type=Path,
         metavar="DIR",
-        help="where they go (default: in the logs folder, or beside the resumed one)",
+        help="where they go (default: logs/RUN/snapshots, or logs/param-server-PORT/snapshots)",
     )
     group.add_argument(
         "--resume", type=Path, metavar="SNAPSHOT", help="go on from a snapshot's or a run's folder"

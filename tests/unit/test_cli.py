@@ -68,6 +68,7 @@ def test_record_is_there_while_it_serves(solver, tmp_path, monkeypatch):
     seen = []
 
     def look(config, parts):
+        parts.snapshotter.stop()
         seen.extend((tmp_path / "logs").glob("param-server-*.json"))
         return 0
 
@@ -76,6 +77,10 @@ def test_record_is_there_while_it_serves(solver, tmp_path, monkeypatch):
     main([solver, "--port", "0"])
     assert len(seen) == 1
     assert list((tmp_path / "logs").glob("*.json")) == []
+
+
+def test_flag_that_is_wrong_is_a_mistake(capsys):
+    assert "'x' is not a number from 0 to 65535" in mistake(capsys, "--port", "x")
 
 
 def test_missing_solver_is_a_mistake(tmp_path, capsys):

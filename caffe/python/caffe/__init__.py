@@ -5,7 +5,69 @@ Names are imported when first used: `import caffe` itself and `caffe.proto` cost
 
 from typing import TYPE_CHECKING
 
-from caffe._exports import __all__, __dir__, __getattr__, __version__  # noqa: F401
+from caffe._exports import __dir__, __getattr__, __version__
 
 if TYPE_CHECKING:
-    from caffe.pycaffe import *
+    from caffe import io, layers, net_spec, proto
+    from caffe.errors import CaffeArrayError, CaffeError, CaffeFileError
+    from caffe.layer import Layer
+    from caffe.net_spec import NetSpec, params, to_proto
+    from caffe.precision import set_num_threads, set_precision, set_random_seed
+    from caffe.pycaffe import (
+        TEST,
+        TRAIN,
+        Net,
+        Timer,
+        init_log,
+        layer_type_list,
+        log,
+        set_device,
+        set_mode_cpu,
+        set_mode_gpu,
+    )
+    from caffe.solver import (
+        AdaDeltaSolver,
+        AdaGradSolver,
+        AdamSolver,
+        NesterovSolver,
+        RMSPropSolver,
+        SGDSolver,
+        get_solver,
+    )
+
+__all__ = [
+    "TEST",
+    "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "CaffeArrayError",
+    "CaffeError",
+    "CaffeFileError",
+    "Layer",
+    "NesterovSolver",
+    "Net",
+    "NetSpec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Timer",
+    "__dir__",
+    "__getattr__",
+    "__version__",
+    "get_solver",
+    "init_log",
+    "io",
+    "layer_type_list",
+    "layers",
+    "log",
+    "net_spec",
+    "params",
+    "proto",
+    "set_device",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_num_threads",
+    "set_precision",
+    "set_random_seed",
+    "to_proto",
+]

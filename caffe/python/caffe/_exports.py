@@ -37,8 +37,6 @@ _ORIGINS = {
 _HOMES = {name: module for module, names in _ORIGINS.items() for name in names}
 _MODULES = ("io", "layers", "net_spec", "proto")
 
-__all__ = sorted([*_HOMES, *_MODULES])
-
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
@@ -49,4 +47,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return sorted([*_HOMES, *_MODULES, "__version__"])

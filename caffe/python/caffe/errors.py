@@ -1,8 +1,10 @@
 """What goes wrong in the engine.
 
 - CaffeError (a ValueError): a net, solver, weights file or call that Caffe would not accept
-    - CaffeFileError (also a RuntimeError, as in pycaffe): a file that is missing or cannot be read
-    - CaffeArrayError (also a RuntimeError, as in pycaffe): arrays that a MemoryData layer cannot take
+    - CaffeFileError: a file that is missing or cannot be read
+    - CaffeArrayError: arrays that a MemoryData layer cannot take
+
+The last two are RuntimeErrors too, as in pycaffe.
 """
 
 

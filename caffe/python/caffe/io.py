@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 _LEGACY = ("num", "channels", "height", "width")
 
 
-def blobproto_to_array(blob: caffe_pb2.BlobProto, return_diff: bool = False) -> NDArray[Any]:
+def blobproto_to_array(
+    blob: caffe_pb2.BlobProto,
+    return_diff: bool = False,  # noqa: FBT001, FBT002  # as in pycaffe
+) -> NDArray[Any]:
     """Return the values, or the gradient, of a message as an array of its shape."""
     values = blob.diff if return_diff else blob.data
     if not values:
         values = blob.double_diff if return_diff else blob.double_data
     array = np.array(values, np.float64 if values and not (blob.data or blob.diff) else np.float32)
-    if any(blob.HasField(name) for name in _LEGACY):  # type: ignore[arg-type]  # field names
+    if any(blob.HasField(name) for name in _LEGACY):
         return array.reshape([getattr(blob, name) for name in _LEGACY])
     return array.reshape(tuple(blob.shape.dim))
 

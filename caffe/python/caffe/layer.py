@@ -20,12 +20,13 @@ import torch
 from caffe.blob import Blob, BlobVec, canonical_axis
 from caffe.errors import CaffeError
 from caffe.fillers import fill
-from caffe.proto import caffe_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
+
+    from caffe.proto import caffe_pb2
 
 L = TypeVar("L", bound="type[Layer]")
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def _message_names() -> dict[str, str]:
-    """Return which field of LayerParameter holds the message of a type: {Pooling: pooling_param}."""
+    """Return which field of LayerParameter holds a type's message: {Pooling: pooling_param}."""
     return {
         field.message_type.name.removesuffix("Parameter"): field.name
         for field in caffe_pb2.LayerParameter.DESCRIPTOR.fields
-        if field.name.endswith("_param")
+        if field.message_type is not None and field.name.endswith("_param")
     }
 
 

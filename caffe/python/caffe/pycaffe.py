@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caffe import weights as weight_files
-from caffe.blob import Blob, BlobVec
 from caffe.errors import CaffeArrayError, CaffeError, CaffeFileError
 from caffe.layer import Layer, layer_types
 from caffe.net import Network
-from caffe.precision import set_num_threads, set_precision, set_random_seed
 from caffe.proto import caffe_pb2
 from caffe.prototxt import read_net
 
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from caffe.blob import Blob, BlobVec
 
 TRAIN: int = caffe_pb2.TRAIN
 TEST: int = caffe_pb2.TEST
@@ -224,12 +224,12 @@ class Net(Network):
         for batch in self._batch(inputs):
             for name, value in self.forward(blobs=blobs, **batch).items():
                 values.setdefault(name, []).extend(value.copy())
-            given = next(diff_batches) if diff_batches else {}
+            given: dict[str, Any] = next(diff_batches) if diff_batches else {}
             for name, value in self.backward(diffs=diffs, **given).items():
                 gradients.setdefault(name, []).extend(value.copy())
         return _cut(values, inputs), _cut(gradients, inputs)
 
-    def _batch(self, arrays: dict[str, Any]) -> Iterator[dict[str, NDArray[np.float32]]]:
+    def _batch(self, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield batches of the arrays, the last one filled up with zeros."""
         if not arrays:
             raise CaffeError(f"no arrays given; the net has the inputs {self.inputs}")
@@ -275,7 +275,11 @@ class Net(Network):
         """Copy the parameters of an HDF5 file, by layer name."""
         weight_files.load_hdf5(self, path)
 
-    def save_hdf5(self, path: str | os.PathLike[str], write_diff: bool = False) -> None:
+    def save_hdf5(
+        self,
+        path: str | os.PathLike[str],
+        write_diff: bool = False,  # noqa: FBT001, FBT002  # as in pycaffe
+    ) -> None:
         """Write the parameters as HDF5."""
         weight_files.save_hdf5(self, path, with_diff=write_diff)
 
@@ -350,7 +354,7 @@ def layer_type_list() -> list[str]:
 
 def log(message: str) -> None:
     """Write a line to stderr."""
-    print(message, file=sys.stderr)
+    sys.stderr.write(f"{message}\n")
 
 
 def init_log(*_args: Any) -> None:

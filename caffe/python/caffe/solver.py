@@ -17,17 +17,18 @@ from caffe import solver_state
 from caffe.errors import CaffeError, require
 from caffe.precision import set_random_seed
 from caffe.proto import caffe_pb2
-from caffe.prototxt import read_net, read_solver
-from caffe.pycaffe import Net
+from caffe.prototxt import read_solver
 from caffe.schedules import learning_rate
+from caffe.solver_nets import test_nets, train_net
 from caffe.updates import RULES, Settings
-from caffe.upgrade import upgrade_net
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
     from torch import Tensor
+
+    from caffe.pycaffe import Net
 
 logger = logging.getLogger(__name__)
 
@@ -53,26 +54,26 @@ class SolverSettings:
     @property
     def max_iter(self) -> int:
         """The number of updates at which `solve` ends."""
-        return self.message.max_iter
+        return self._param.max_iter
 
     @property
     def display(self) -> int:
         """Updates between two lines of the log; 0 is never."""
-        return self.message.display
+        return self._param.display
 
     @property
     def layer_wise_reduce(self) -> bool:
         """Of no use here: for many GPUs."""
-        return self.message.layer_wise_reduce
+        return self._param.layer_wise_reduce
 
     @property
     def base_lr(self) -> float:
         """The learning rate that lr_policy starts from."""
-        return self.message.base_lr
+        return self._param.base_lr
 
     @base_lr.setter
     def base_lr(self, value: float) -> None:
-        self.message.base_lr = value
+        self._param.base_lr = value
 
 
 class Solver:
@@ -96,8 +97,8 @@ class Solver:
         self._check()
         if self.message.random_seed >= 0:
             set_random_seed(self.message.random_seed)
-        self.net = self._make_train_net()
-        self.test_nets = self._make_test_nets()
+        self.net = train_net(self.message, self._source)
+        self.test_nets = test_nets(self.message, self._source)
         for paths in self.message.weights:
             for path in paths.split(","):
                 self.net.copy_from(path.strip())
@@ -121,62 +122,6 @@ class Solver:
                 0 <= param.rms_decay < 1,
                 f"{self._source}: rms_decay must lie in [0, 1), got {param.rms_decay}",
             )
-
-    def _make_net(
-        self, net: caffe_pb2.NetParameter | str, phase: int, *states: caffe_pb2.NetState
-    ) -> Net:
-        """Make a net whose state is the phase, then the net's own, then the given ones."""
-        param = caffe_pb2.NetParameter()
-        if isinstance(net, str):
-            param.CopyFrom(read_net(net))
-        else:
-            param.CopyFrom(net)
-            upgrade_net(param, self._source)
-        state = caffe_pb2.NetState(phase=phase)  # type: ignore[arg-type]  # an int, as in pycaffe
-        for other in (param.state, *states):
-            state.MergeFrom(other)
-        param.state.CopyFrom(state)
-        try:
-            return Net(param, None)
-        except CaffeError as error:
-            raise CaffeError(f"{net if isinstance(net, str) else self._source}: {error}") from error
-
-    def _make_train_net(self) -> Net:
-        param = self.message
-        fields = [
-            name
-            for name in ("net", "net_param", "train_net", "train_net_param")
-            if param.HasField(name)  # type: ignore[arg-type]  # four literals, all of them fields
-        ]
-        require(
-            len(fields) == 1,
-            f"{self._source}: give the training net once, as one of net, net_param, train_net, "
-            f"train_net_param; given are {fields}",
-        )
-        return self._make_net(getattr(param, fields[0]), caffe_pb2.TRAIN, param.train_state)
-
-    def _make_test_nets(self) -> list[Net]:
-        param = self.message
-        nets: list[caffe_pb2.NetParameter | str] = [*param.test_net_param, *param.test_net]
-        spare = len(param.test_iter) - len(nets)
-        generic = param.HasField("net") or param.HasField("net_param")
-        require(
-            spare >= 0 if generic else spare == 0,
-            f"{self._source}: {len(nets)} test nets, but {len(param.test_iter)} test_iter",
-        )
-        nets += [param.net if param.HasField("net") else param.net_param] * spare
-        require(
-            len(param.test_state) in (0, len(nets)),
-            f"{self._source}: {len(nets)} test nets, but {len(param.test_state)} test_state",
-        )
-        require(
-            not nets or param.test_interval > 0,
-            f"{self._source}: test nets need a test_interval, got {param.test_interval}",
-        )
-        states = [[state] for state in param.test_state] or [[]] * len(nets)
-        return [
-            self._make_net(net, caffe_pb2.TEST, *s) for net, s in zip(nets, states, strict=True)
-        ]
 
     # -- updating ---------------------------------------------------------------------------
 
@@ -210,7 +155,7 @@ class Solver:
         flat = [arena.data, arena.diff, *self.histories]
         self._pieces = []
         for lr_mult, decay, start, stop in stretches:
-            columns = [tensor[start:stop].split(_PIECE) for tensor in flat]
+            columns = [torch.split(tensor[start:stop], _PIECE) for tensor in flat]
             self._pieces += [
                 _Piece(lr_mult, decay, data, diff, list(histories))
                 for data, diff, *histories in zip(*columns, strict=True)
@@ -234,7 +179,7 @@ class Solver:
 
         Afterwards the diffs hold the values that were subtracted, as in Caffe.
         """
-        rate = np.float32(self.lr) * self._correction()
+        rate = np.float32(self.lr * self._correction())
         if self.message.display and self._iter % self.message.display == 0:
             logger.info("Iteration %d, lr = %g", self._iter, self.lr)
         scale = self._gradient_scale()
@@ -256,9 +201,9 @@ class Solver:
                 data.sub_(diff)
         self._iter += 1
 
-    def _correction(self) -> np.float32:
+    def _correction(self) -> float:
         """Return the factor of the learning rate that belongs to the rule: 1 but for Adam."""
-        return np.float32(1)
+        return 1.0
 
     def resume_at(self, iteration: int, current_step: int) -> None:
         """Go on as if so many updates had been applied."""
@@ -375,11 +320,10 @@ class AdamSolver(Solver):
 
     rule_name = "Adam"
 
-    def _correction(self) -> np.float32:
+    def _correction(self) -> float:
         t, one = np.float32(self._iter + 1), np.float32(1)
         first, second = np.float32(self.message.momentum), np.float32(self.message.momentum2)
-        correction: np.float32 = np.sqrt(one - second**t) / (one - first**t)
-        return correction
+        return float(np.sqrt(one - second**t) / (one - first**t))
 
 
 _SOLVERS = {

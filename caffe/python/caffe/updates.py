@@ -32,14 +32,14 @@ class Rule(NamedTuple):
 
 
 def sgd(g: Tensor, history: Sequence[Tensor], rate: float, settings: Settings) -> None:
-    """v ← μ v + α g; subtract v."""
+    """Momentum: v ← μ v + α g; subtract v."""
     (v,) = history
     v.mul_(settings.momentum).add_(g, alpha=rate)
     g.copy_(v)
 
 
 def nesterov(g: Tensor, history: Sequence[Tensor], rate: float, settings: Settings) -> None:
-    """v′ ← μ v + α g; subtract (1 + μ) v′ - μ v."""
+    """Nesterov, 1983: v′ ← μ v + α g; subtract (1 + μ) v′ - μ v."""
     (v,) = history
     momentum = settings.momentum
     old = v.clone()
@@ -48,21 +48,21 @@ def nesterov(g: Tensor, history: Sequence[Tensor], rate: float, settings: Settin
 
 
 def adagrad(g: Tensor, history: Sequence[Tensor], rate: float, settings: Settings) -> None:
-    """h ← h + g²; subtract α g / (√h + δ)."""
+    """Duchi et al., 2011: h ← h + g²; subtract α g / (√h + δ)."""
     (h,) = history
     h.addcmul_(g, g)
     g.div_(h.sqrt().add_(settings.delta)).mul_(rate)
 
 
 def rmsprop(g: Tensor, history: Sequence[Tensor], rate: float, settings: Settings) -> None:
-    """h ← ρ h + (1 - ρ) g²; subtract α g / (√h + δ)."""
+    """Tieleman and Hinton, 2012: h ← ρ h + (1 - ρ) g²; subtract α g / (√h + δ)."""
     (h,) = history
     h.mul_(settings.rms_decay).addcmul_(g, g, value=1 - settings.rms_decay)
     g.div_(h.sqrt().add_(settings.delta)).mul_(rate)
 
 
 def adadelta(g: Tensor, history: Sequence[Tensor], rate: float, settings: Settings) -> None:
-    """h ← μ h + (1 - μ) g²; u = g √((s + δ) / (h + δ)); s ← μ s + (1 - μ) u²; subtract α u."""
+    """Zeiler, 2012: h ← μ h + (1 - μ) g²; u = g √((s + δ) / (h + δ)); s ← μ s + (1 - μ) u²; subtract α u."""
     h, s = history
     momentum = settings.momentum
     h.mul_(momentum).addcmul_(g, g, value=1 - momentum)
@@ -72,7 +72,7 @@ def adadelta(g: Tensor, history: Sequence[Tensor], rate: float, settings: Settin
 
 
 def adam(g: Tensor, history: Sequence[Tensor], rate: float, settings: Settings) -> None:
-    """m ← β₁ m + (1 - β₁) g; v ← β₂ v + (1 - β₂) g²; subtract α m / (√v + δ).
+    """Kingma and Ba, 2014: m ← β₁ m + (1 - β₁) g; v ← β₂ v + (1 - β₂) g²; subtract α m / (√v + δ).
 
     The rate α holds the correction √(1 - β₂ᵗ) / (1 - β₁ᵗ) already.
     """

@@ -44,7 +44,7 @@ def _upgrade_inputs(net: caffe_pb2.NetParameter, source: str) -> None:
             layer.input_param.shape.add(dim=dim)
         net.layer.extend(layers)
     for field in ("input", "input_shape", "input_dim"):
-        net.ClearField(field)  # type: ignore[arg-type]  # three literals, all of them fields
+        net.ClearField(field)
 
 
 def upgrade_solver(solver: caffe_pb2.SolverParameter, source: str = "the solver") -> None:

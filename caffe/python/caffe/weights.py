@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from caffe.errors import CaffeError, CaffeFileError, require
 from caffe.proto import caffe_pb2
 from caffe.prototxt import read_weights
@@ -37,7 +38,7 @@ def blob_to_proto(blob: Blob, *, with_diff: bool = False) -> caffe_pb2.BlobProto
 
 def proto_shape(proto: caffe_pb2.BlobProto, num_axes: int) -> tuple[int, ...]:
     """Return a message's shape; one of four old-style dimensions loses leading 1s to num_axes."""
-    if not any(proto.HasField(name) for name in _LEGACY):  # type: ignore[arg-type]  # field names
+    if not any(proto.HasField(name) for name in _LEGACY):
         return tuple(proto.shape.dim)
     dims = [getattr(proto, name) for name in _LEGACY]
     while len(dims) > num_axes and dims[0] == 1:

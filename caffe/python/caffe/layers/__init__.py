@@ -21,6 +21,6 @@ def load() -> None:
 def __getattr__(name: str) -> Any:
     if not name[:1].isupper():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from caffe.net_spec import layers
+    from caffe.net_spec import layers  # noqa: PLC0415  # a cycle otherwise
 
     return getattr(layers, name)

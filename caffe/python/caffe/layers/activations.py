@@ -195,7 +195,7 @@ class Threshold(Layer):
 
 @register("PReLU")
 class PReLU(_Elementwise):
-    """X where positive, else slope · x, the slopes learned: one for each channel, or a single one."""
+    """X where positive, else slope · x; a learned slope for each channel, or a single one."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Create the slopes, 0.25 unless the filler says otherwise."""

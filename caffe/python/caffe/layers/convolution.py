@@ -32,7 +32,7 @@ class Windowed(Layer):
         pairs = {
             name: [getattr(param, f"{name}_h"), getattr(param, f"{name}_w")]
             for name in ("kernel", "stride", "pad")
-            if param.HasField(f"{name}_h") or param.HasField(f"{name}_w")  # type: ignore[arg-type]
+            if param.HasField(f"{name}_h") or param.HasField(f"{name}_w")
         }
         self.kernel = self._per_axis("kernel", param.kernel_size, num_spatial, pairs)
         self.stride = self._per_axis("stride", param.stride, num_spatial, pairs, default=1)
@@ -96,7 +96,7 @@ class _BaseConvolution(Windowed):
             self.group > 0
             and self.channels % self.group == 0
             and self.num_output % self.group == 0,
-            f"group {self.group} must divide {self.channels} channels and {self.num_output} outputs",
+            f"group {self.group} must divide {self.channels} channels, {self.num_output} outputs",
         )
         ends = (self.num_output, self.channels)
         outer, inner = reversed(ends) if self.transposed else ends

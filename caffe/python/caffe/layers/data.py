@@ -98,7 +98,7 @@ class DummyData(_Source):
 
 @register("MemoryData")
 class MemoryData(_Source):
-    """Batches of the arrays that `Net.set_input_arrays` was given, from the start again at the end."""
+    """Batches of the arrays that `Net.set_input_arrays` was given, over and over."""
 
     tops: ClassVar[tuple[int, int | None]] = (2, 2)
 

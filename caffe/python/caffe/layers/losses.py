@@ -23,7 +23,9 @@ def straight_through(value: Tensor, forward: Tensor) -> Tensor:
     return value + (forward - value).detach()
 
 
-def normalizer(mode: int, num_all: int, num_valid: int, batch: int) -> float:
+def normalizer(
+    mode: LossParameter.NormalizationMode, num_all: int, num_valid: int, batch: int
+) -> float:
     """Return what a sum of losses is divided by, at least 1."""
     sizes = {
         LossParameter.FULL: num_all,

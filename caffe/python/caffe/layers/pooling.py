@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from caffe.layer import TorchLayer, register
-from caffe.proto.caffe_pb2 import PoolingParameter
+from caffe.proto.caffe_pb2 import PoolingParameter, SPPParameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ def _windows(
     stride: Sequence[int],
     pad: Sequence[int],
     out: Sequence[int],
+    *,
     fill: float,
 ) -> Tensor:
     """Return x [N, C, H, W] extended or cut to exactly what the windows cover."""
@@ -54,7 +55,7 @@ def max_pool(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], out: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """Return the maxima [N, C, *out] and their places in the extended input; the first one wins."""
-    covered = _windows(x, kernel, stride, pad, out, _LOWEST)
+    covered = _windows(x, kernel, stride, pad, out, fill=_LOWEST)
     values, places = functional.max_pool2d(covered, list(kernel), list(stride), return_indices=True)
     # Back to places in x, row by row.
     rows = places // covered.shape[3] - pad[0]
@@ -66,7 +67,7 @@ def average_pool(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], out: Sequence[int]
 ) -> Tensor:
     """Return the means [N, C, *out]; padding counts, but what hangs over its end does not."""
-    covered = _windows(x, kernel, stride, pad, out, 0.0)
+    covered = _windows(x, kernel, stride, pad, out, fill=0.0)
     sums = functional.avg_pool2d(covered, list(kernel), list(stride), divisor_override=1)
     lengths = []
     for axis in (0, 1):
@@ -186,7 +187,7 @@ class SPP(TorchLayer):
         """Return the top's values."""
         parts = []
         for level in self.levels:
-            if self.param.spp_param.pool == PoolingParameter.MAX:
+            if self.param.spp_param.pool == SPPParameter.MAX:
                 pooled = max_pool(bottom[0], *level)[0]
             else:
                 pooled = average_pool(bottom[0], *level)
