@@ -63,12 +63,19 @@ def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit code: 0 done, 2 the user's mistake, 1 a failure, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _train(_prepare(_parser().parse_args(argv)))
+        job = _prepare(_parser().parse_args(argv))
     except (UsageError, ConfigError, GameError, model.ModelError, RunFolderError) as error:
         _complain(error)
         return 2
+    try:
+        return _train(job)
+    except UsageError as error:
+        _complain(error)
+        job.folder.discard()
+        return 2
     except ServerLinkError as error:
         _complain(error)
+        job.folder.discard()
         return error.exit_code
     except KeyboardInterrupt:
         _complain("interrupted")

@@ -159,7 +159,10 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "warmup": 2_000,
         # Steps are cheap here and gradients are not: more of the board is seen for each.
         "steps_per_update": 8,
-        "epsilon_steps": 25_000,
+        "gamma": 0.95,  # an apple is ten steps away, not a hundred
+        "epsilon_steps": 40_000,
+        "epsilon_end": 0.05,
+        "target_period": 250,
     },
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,10 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"cannot write {path}: {error.strerror}") from error
         return folder
+
+    def discard(self) -> None:
+        """Remove the folder of a run that has come to nothing."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write what this run was asked for; no secrets."""

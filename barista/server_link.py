@@ -96,6 +96,7 @@ class ServerLink:
         except ServerStartError as error:
             if error.exit_code == 2:  # the user's mistake, in one line of the server's own
                 line = error.last_lines.splitlines()[-1].removeprefix("param-server: ")
+                line = line.replace("--port", "--server-port")  # as it is called here
                 raise ServerLinkError(line) from error
             raise ServerLinkError(str(error), exit_code=1) from error
         except Unauthorized as error:

@@ -85,7 +85,7 @@ def test_weights_and_resume_exclude_each_other(capsys, home):
 def test_a_resumed_run_keeps_its_own_model_and_settings(home):
     folder = RunFolder.create(home / "run")
     folder.write_config({"agent": {"game": "ddq/Snake-v0", "n_step": 5}})
-    (folder.path / "train_val.prototxt").write_text(q_network("snake", 4, 4, 16, 16))
+    (folder.path / "train_val.prototxt").write_text(q_network("snake", 4, 2, 16, 16))
     (folder.path / "solver.prototxt").write_text('type: "SGD" base_lr: 0.5')
     folder.append({"round": 1, "steps": 7})
     given = ddq._parser().parse_args(["--resume", str(folder.path), "--run-dir", str(home / "b")])

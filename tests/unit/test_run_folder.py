@@ -43,6 +43,12 @@ def test_unwritable_logs_are_one_line(tmp_path, monkeypatch):
         logs_root()
 
 
+def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    folder.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.fixture
 def earlier(tmp_path):
     folder = RunFolder.create(tmp_path / "run")

@@ -9,7 +9,7 @@ from caffe._exports import __dir__, __getattr__, __version__
 
 if TYPE_CHECKING:
     from caffe import io, layers, net_spec, proto
-    from caffe.errors import CaffeArrayError, CaffeError, CaffeFileError
+    from caffe.errors import CaffeCallError, CaffeError, CaffeFileError
     from caffe.layer import Layer
     from caffe.net_spec import NetSpec, params, to_proto
     from caffe.precision import set_num_threads, set_precision, set_random_seed
@@ -18,12 +18,18 @@ if TYPE_CHECKING:
         TRAIN,
         Net,
         Timer,
+        has_nccl,
         init_log,
         layer_type_list,
         log,
         set_device,
         set_mode_cpu,
         set_mode_gpu,
+        set_multiprocess,
+        set_solver_count,
+        set_solver_rank,
+        solver_count,
+        solver_rank,
     )
     from caffe.solver import (
         AdaDeltaSolver,
@@ -41,7 +47,7 @@ __all__ = [
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
-    "CaffeArrayError",
+    "CaffeCallError",
     "CaffeError",
     "CaffeFileError",
     "Layer",
@@ -55,6 +61,7 @@ __all__ = [
     "__getattr__",
     "__version__",
     "get_solver",
+    "has_nccl",
     "init_log",
     "io",
     "layer_type_list",
@@ -66,6 +73,11 @@ __all__ = [
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
+    "set_multiprocess",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
     "set_num_threads",
     "set_precision",
     "set_random_seed",

@@ -8,7 +8,7 @@ from typing import Any
 __version__ = "1.0.0"
 
 _ORIGINS = {
-    "caffe.errors": ("CaffeArrayError", "CaffeError", "CaffeFileError"),
+    "caffe.errors": ("CaffeCallError", "CaffeError", "CaffeFileError"),
     "caffe.layer": ("Layer",),
     "caffe.net_spec": ("NetSpec", "params", "to_proto"),
     "caffe.precision": ("set_num_threads", "set_precision", "set_random_seed"),
@@ -17,12 +17,18 @@ _ORIGINS = {
         "TRAIN",
         "Net",
         "Timer",
+        "has_nccl",
         "init_log",
         "layer_type_list",
         "log",
         "set_device",
         "set_mode_cpu",
         "set_mode_gpu",
+        "set_multiprocess",
+        "set_solver_count",
+        "set_solver_rank",
+        "solver_count",
+        "solver_rank",
     ),
     "caffe.solver": (
         "AdaDeltaSolver",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from caffe.errors import CaffeError
+from caffe.errors import CaffeCallError, CaffeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ class Blob:
             TypeError: If the dimensions are not plain integers.
         """
         if unexpected:
-            raise CaffeError("Blob.reshape takes no kwargs")
+            raise CaffeCallError("Blob.reshape takes no kwargs")
         for dim in dims:
             if not hasattr(dim, "__index__"):
                 raise TypeError(f"Blob.reshape takes integers, got {type(dim).__name__}")

@@ -2,7 +2,7 @@
 
 - CaffeError (a ValueError): a net, solver, weights file or call that Caffe would not accept
     - CaffeFileError: a file that is missing or cannot be read
-    - CaffeArrayError: arrays that a MemoryData layer cannot take
+    - CaffeCallError: arguments that a call cannot take
 
 The last two are RuntimeErrors too, as in pycaffe.
 """
@@ -19,8 +19,8 @@ class CaffeFileError(CaffeError, RuntimeError):
         super().__init__(f"Could not open file {path}")
 
 
-class CaffeArrayError(CaffeError, RuntimeError):
-    """Arrays that a MemoryData layer cannot take."""
+class CaffeCallError(CaffeError, RuntimeError):
+    """Arguments that a call cannot take."""
 
 
 def require(condition: object, message: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from caffe import weights as weight_files
-from caffe.errors import CaffeArrayError, CaffeError, CaffeFileError
+from caffe.errors import CaffeCallError, CaffeError, CaffeFileError
 from caffe.layer import Layer, layer_types
 from caffe.net import Network
 from caffe.proto import caffe_pb2
@@ -256,7 +256,7 @@ class Net(Network):
     def _set_input_arrays(self, data: Any, labels: Any) -> None:
         layer = self.layers[0] if self.layers else None
         if layer is None or layer.type != "MemoryData":
-            raise CaffeArrayError(
+            raise CaffeCallError(
                 "set_input_arrays may only be called if the first layer is a MemoryDataLayer"
             )
         layer.set_arrays(data, labels)  # type: ignore[attr-defined]  # MemoryData has it
@@ -345,6 +345,33 @@ def set_mode_gpu() -> None:
 def set_device(device: int) -> None:
     """Refuse: the engine computes on the processor."""
     raise CaffeError(f"device {device} is not available: this engine computes on the processor")
+
+
+def set_multiprocess(_value: bool) -> None:  # noqa: FBT001  # as in pycaffe
+    """Do nothing: this is pycaffe's way of training on many GPUs."""
+
+
+def set_solver_count(_count: int) -> None:
+    """Do nothing."""
+
+
+def set_solver_rank(_rank: int) -> None:
+    """Do nothing."""
+
+
+def solver_count() -> int:
+    """Return 1."""
+    return 1
+
+
+def solver_rank() -> int:
+    """Return 0."""
+    return 0
+
+
+def has_nccl() -> bool:
+    """Return False."""
+    return False
 
 
 def layer_type_list() -> list[str]:

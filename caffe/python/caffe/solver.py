@@ -16,7 +16,6 @@ import torch
 from caffe import solver_state
 from caffe.errors import CaffeError, require
 from caffe.precision import set_random_seed
-from caffe.proto import caffe_pb2
 from caffe.prototxt import read_solver
 from caffe.schedules import learning_rate
 from caffe.solver_nets import test_nets, train_net
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from caffe.proto import caffe_pb2
     from caffe.pycaffe import Net
 
 logger = logging.getLogger(__name__)
@@ -199,6 +199,7 @@ class Solver:
                     diff.add_(data.sign() if l1 else data, alpha=decay)
                 self._rule.apply(diff, histories, float(rate * np.float32(lr_mult)), settings)
                 data.sub_(diff)
+            self.net.arena.diff[self.net.arena.num_learnable :].zero_()
         self._iter += 1
 
     def _correction(self) -> float:

@@ -12,7 +12,7 @@ from caffe.upgrade import upgrade_net
 def _make_net(
     net: caffe_pb2.NetParameter | str,
     source: str,
-    phase: caffe_pb2.Phase.ValueType,
+    phase: caffe_pb2.Phase,
     *states: caffe_pb2.NetState,
 ) -> Net:
     """Make a net whose state is the phase, then the net's own, then the given ones."""

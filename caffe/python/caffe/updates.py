@@ -62,7 +62,10 @@ def rmsprop(g: Tensor, history: Sequence[Tensor], rate: float, settings: Setting
 
 
 def adadelta(g: Tensor, history: Sequence[Tensor], rate: float, settings: Settings) -> None:
-    """Zeiler, 2012: h ← μ h + (1 - μ) g²; u = g √((s + δ) / (h + δ)); s ← μ s + (1 - μ) u²; subtract α u."""
+    """Zeiler, 2012: h ← μ h + (1 - μ) g²; u = g √((s + δ) / (h + δ)); subtract α u.
+
+    Then s ← μ s + (1 - μ) u².
+    """
     h, s = history
     momentum = settings.momentum
     h.mul_(momentum).addcmul_(g, g, value=1 - momentum)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 
-from caffe.errors import CaffeArrayError, CaffeError
+from caffe.errors import CaffeCallError, CaffeError
 from caffe.fillers import fill
 from caffe.layer import Layer, register
 from caffe.proto import caffe_pb2
@@ -122,22 +122,22 @@ class MemoryData(_Source):
         param = self.param.memory_data_param
         for name, array in (("data", data), ("labels", labels)):
             if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-                raise CaffeArrayError(f"{name} array must be float32")
+                raise CaffeCallError(f"{name} array must be float32")
             if not array.flags.c_contiguous:
-                raise CaffeArrayError(f"{name} array must be C contiguous")
+                raise CaffeCallError(f"{name} array must be C contiguous")
         if data.ndim != 4:
-            raise CaffeArrayError("data array must be 4-d")
+            raise CaffeCallError("data array must be 4-d")
         if data.shape[1:] != (param.channels, param.height, param.width):
-            raise CaffeArrayError(
+            raise CaffeCallError(
                 f"data has the shape {data.shape}, but the layer takes "
                 f"{(param.channels, param.height, param.width)} for each"
             )
         if labels.ndim > 1 and labels.size != labels.shape[0]:
-            raise CaffeArrayError("labels must be 1-d")
+            raise CaffeCallError("labels must be 1-d")
         if data.shape[0] != labels.shape[0]:
-            raise CaffeArrayError("data and labels must have the same first dimension")
+            raise CaffeCallError("data and labels must have the same first dimension")
         if data.shape[0] == 0 or data.shape[0] % self.batch_size:
-            raise CaffeArrayError(
+            raise CaffeCallError(
                 "first dimensions of input arrays must be a multiple of batch size"
             )
         self._data, self._labels = torch.from_numpy(data), torch.from_numpy(labels).view(-1)
@@ -149,7 +149,8 @@ class MemoryData(_Source):
             raise CaffeError(f"{self.label}: call Net.set_input_arrays before forward")
         batch = slice(self._position, self._position + self.batch_size)
         top[0].data_tensor.copy_(self._data[batch])
-        top[1].data_tensor.copy_(self._labels[batch])
+        top[1].resize((self.batch_size, 1, 1, 1))  # as in Caffe, from the first forward on
+        top[1].data_tensor.view(-1).copy_(self._labels[batch])
         self._position = batch.stop % self._data.shape[0]
 
 
