@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+# ruff: noqa: E501, PTH, T201  # kept as it was when it ran through pycaffe itself
 """Replay cases recorded from BVLC Caffe 1.0 through whatever `import caffe` finds, and compare.
 
 Usage:  PYTHONPATH=<folder of the caffe package> python replay.py [--cases DIR] [--verbose] [PREFIX ...]

@@ -6,7 +6,6 @@ import pytest
 
 from barista import games
 from barista.games import GameSpec, UnknownGameError, UnsupportedGameError
-from barista.games.vector import FrameStack, Tally
 
 SHORT_GAMES = ["ALE/Breakout-v5", "ddq/Snake-v0"]  # random play ends soon
 ALL_GAMES = ["ALE/Pong-v5", *SHORT_GAMES]
@@ -172,28 +171,3 @@ def test_reset_in_the_middle_starts_afresh(game):
     assert np.array_equal(states[:, -1], frames)
     assert not vector.step(np.zeros(2, np.int64)).is_reset.any()
     vector.close()
-
-
-def test_tally_counts_raw_rewards_and_no_pseudo_steps():
-    tally = Tally(2)
-    no, both = np.array([False, False]), np.array([True, True])
-    tally.add(np.array([3, 0], np.float32), no, no)
-    assert tally.add(np.array([4, -1], np.float32), both, no) == ([7.0, -1.0], [2, 2])
-    tally.add(np.array([0, 0], np.float32), no, both)
-    assert tally.add(np.array([1, 2], np.float32), both, no) == ([1.0, 2.0], [1, 1])
-
-
-def test_tally_forgets_episodes_under_way():
-    tally = Tally(1)
-    tally.add(np.array([3], np.float32), np.array([False]), np.array([False]))
-    tally.clear()
-    assert tally.add(np.array([1], np.float32), np.array([True]), np.array([False])) == ([1.0], [1])
-
-
-def test_frame_stack_keeps_the_newest_frames_of_one_copy():
-    stack = FrameStack(2, 2, (1, 1))
-    for frame in (1, 2, 3):
-        stack.push(1, np.full((1, 1), frame, np.uint8))
-    assert stack.states.reshape(2, 2).tolist() == [[0, 0], [2, 3]]
-    stack.start(1, np.full((1, 1), 9, np.uint8))
-    assert stack.states.reshape(2, 2).tolist() == [[0, 0], [0, 9]]
