@@ -26,6 +26,9 @@ ROUND_LIMIT_S = 900.0  # a round's time, where no `--minutes` cuts it shorter
 GRACE_S = 60.0  # what a round's job may take beyond the round's time before it is given up
 RESOURCES_WARN_S = 15.0
 RESOURCES_LIMIT_S = 90.0
+REPORTED = (
+    "version", "steps", "episodes", "loss", "return_mean", "updates_per_s", "staleness_mean",
+)  # fmt: skip
 MAX_NON_FINITE = 20  # gradients in a row
 
 
@@ -196,11 +199,7 @@ class Training:
             "time": time.time(),
             "seconds": round(seconds, 3),
             "epsilon": self.epsilon(),
-            **{
-                key: self.last_status.get(key)
-                for key in ("version", "steps", "episodes", "loss", "return_mean", "updates_per_s")
-            },
-            "staleness": (self.last_status.get("staleness") or {}).get("mean"),
+            **{key: self.last_status.get(key) for key in REPORTED},
             "workers": rows,
         }
         try:

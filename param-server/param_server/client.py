@@ -1,37 +1,53 @@
 """The worker's side of the protocol: pull weights, push gradients.
 
-Payloads go from the caller's array to the socket and back without a copy.  The standard library's
-``http.client`` does that; the figures beside ``requests`` are in
-docs/decisions/0001-http-server.md.  Each thread has a connection of its own, kept alive.
+Payloads go from the caller's array to the socket as they are, and come back through one piece of
+bytes: ``requests``, streaming both ways.  The figures are in docs/decisions/0001-http-server.md.
+Each thread has a session of its own with one connection, kept alive; nothing of the environment
+(proxies, .netrc) has a say in it.
 
-Only what is safe is repeated: connections that failed, and 503.  A repeated push carries the same
-sequence, so the server applies it once however often it arrives.
+Only what is safe is repeated, and only here: connections that failed, and 503.  A repeated push
+carries the same sequence, so the server applies it once however often it arrives.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import random
 import socket
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
+import requests
+import requests.adapters
+import urllib3
 
 from param_server import wire
 from param_server.errors import BadRequest, Draining, ServerFailed, ServerUnreachable, from_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from param_server.wire import Float32, Layout, Model, Push, PushAnswer
 
 T = TypeVar("T")
 
 _SOCKET_BUFFER_BYTES = 1 << 20
+_SOCKET_OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES),
+    (socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES),
+]
+# What a connection that failed raises.  Not all of RequestException: a URL or a header that
+# cannot be sent stays so, and its message quotes it.
+_CONNECTION_FAILURES = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    urllib3.exceptions.HTTPError,  # what reading the body raises
+)
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 _TEXT_LIMIT_BYTES = 16 << 20
@@ -49,24 +65,59 @@ class Prototxt:
     target_period: int  # updates
 
 
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Keeps one connection, and repeats nothing by itself."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(
+        self,
+        connections: int,
+        maxsize: int,
+        block: bool = False,  # noqa: FBT001, FBT002 - the signature of requests
+        **options: Any,
+    ) -> None:
+        options["socket_options"] = _SOCKET_OPTIONS
+        super().init_poolmanager(connections, maxsize, block, **options)
+
+
+class _Body:
+    """The parts of a request's body; each is sent as it is, and they are never joined."""
+
+    def __init__(self, *parts: bytes | memoryview) -> None:
+        self._parts = parts
+
+    def __len__(self) -> int:
+        """Return the number of bytes, which becomes the Content-Length."""
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return cast("Iterator[bytes]", iter(self._parts))
+
+
+_NO_BODY = _Body()
+
+
 class _Reply:
     """An answer whose body is still on the connection."""
 
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.length = response.length or 0
-        self._response = response
+    def __init__(self, response: requests.Response) -> None:
+        self.status = response.status_code
+        self.length: int = response.raw.length_remaining or 0
+        self._raw = response.raw
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Read a piece of the body; an early end is a failed connection, not a bad frame."""
-        count = self._response.readinto(buffer)
+        count: int = self._raw.readinto(buffer)
         if not count:
-            raise ConnectionResetError("the answer was cut off")
+            raise requests.ConnectionError("the answer was cut off")
         return count
 
     def text(self) -> bytes:
         """Read the rest of the body, which is small."""
-        return self._response.read(_TEXT_LIMIT_BYTES)
+        text: bytes = self._raw.read(_TEXT_LIMIT_BYTES)
+        return text
 
     def document(self) -> dict[str, Any]:
         """Read the body as a JSON object."""
@@ -107,8 +158,13 @@ class Client:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.address = address
-        self._host, self._port = split_address(address)
-        self._headers = {"Authorization": f"Bearer {token}", "Host": address}
+        host, port = split_address(address)
+        self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._headers = {
+            "Accept-Encoding": "identity",
+            "Authorization": f"Bearer {token}",
+            "Host": address,
+        }
         if run:
             self._headers["DDQ-Run"] = run
         if worker:
@@ -182,7 +238,7 @@ class Client:
             weights = _read_weights(reply, length, out)
             return answer, wire.decode_model(header, weights)
 
-        body = (wire.encode_push(push), wire.payload_bytes(gradient))
+        body = _Body(wire.encode_push(push), wire.payload_bytes(gradient))
         headers = {"Content-Type": wire.MEDIA_TYPE}
         return self._request("POST", "/api/v1/update_model", read, headers, body)
 
@@ -224,9 +280,10 @@ class Client:
 
     def close(self) -> None:
         """Close this thread's connection; the next request opens another."""
-        connection = getattr(self._local, "connection", None)
-        if connection is not None:
-            connection.close()
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is not None:
+            session.close()
+            self._local.session = None
 
     # -- requests
 
@@ -235,7 +292,7 @@ class Client:
     ) -> dict[str, Any]:
         body = b"" if document is None else json.dumps(document).encode()
         headers = {"Content-Type": "application/json"}
-        return self._request(method, path, _Reply.document, headers, (body,))
+        return self._request(method, path, _Reply.document, headers, _Body(body))
 
     def _request(
         self,
@@ -243,7 +300,7 @@ class Client:
         path: str,
         read: Callable[[_Reply], T],
         headers: Mapping[str, str],
-        body: Sequence[bytes | memoryview] = (),
+        body: _Body = _NO_BODY,
     ) -> T:
         """Send a request until it is answered and read; raise what a refusal stands for."""
         deadline = time.monotonic() + self._retry_s
@@ -251,62 +308,57 @@ class Client:
         while True:
             kept_alive = self._is_connected()
             try:
-                reply = self._try(method, path, headers, body)
-                if reply.status < 400 or reply.status == 422:
-                    return read(reply)
-                error = from_problem(reply.status, reply.document())
-            except (OSError, http.client.HTTPException) as failure:
+                # Leaving closes the connection unless the answer was read to its end.
+                with self._send(method, path, headers, body) as response:
+                    reply = _Reply(response)
+                    if reply.status < 400 or reply.status == 422:
+                        return read(reply)
+                    error = from_problem(reply.status, reply.document())
+            except _CONNECTION_FAILURES as failure:
                 self.close()
                 if kept_alive:  # the server closes idle connections: that is no failure
                     continue
-                error = ServerUnreachable(self.address, str(failure) or type(failure).__name__)
+                error = ServerUnreachable(self.address, _reason(failure))
             except BaseException:
-                self.close()  # part of an answer may be left on the connection
+                self.close()
                 raise
             if not isinstance(error, Draining | ServerUnreachable) or time.monotonic() > deadline:
                 raise error
             self._sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _try(
-        self,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: Sequence[bytes | memoryview],
-    ) -> _Reply:
-        connection = self._connection()
-        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in {**self._headers, **headers}.items():
-            connection.putheader(name, value)
-        if body:
-            connection.putheader("Content-Length", str(sum(map(len, body))))
-        try:
-            connection.endheaders(body[0] if body else None)
-            for part in body[1:]:
-                connection.send(part)
-        except (BrokenPipeError, ConnectionResetError):
-            # The server may have refused before it read everything: its answer says why.
-            if connection.sock is None:
-                raise
-        return _Reply(connection.getresponse())
+    def _send(
+        self, method: str, path: str, headers: Mapping[str, str], body: _Body
+    ) -> requests.Response:
+        """Return the answer's head.
+
+        A server may refuse, and close, before it read everything: urllib3 passes over the broken
+        pipe and reads the answer, which says why.
+        """
+        return self._session().request(
+            method,
+            self._url + path,
+            data=body,
+            headers=headers,
+            timeout=self._timeout_s,
+            allow_redirects=False,
+            stream=True,
+        )
 
     def _is_connected(self) -> bool:
-        connection = getattr(self._local, "connection", None)
-        return connection is not None and connection.sock is not None
+        """Tell whether this thread's session has served: its connection may be kept alive."""
+        return getattr(self._local, "session", None) is not None
 
-    def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-            self._local.connection = connection
-        if connection.sock is None:
-            connection.connect()
-            assert connection.sock is not None
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                connection.sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
-        return connection
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.trust_env = False  # no proxies; no .netrc in the place of the token
+            session.headers.clear()
+            session.headers.update(self._headers)
+            session.mount("http://", _Adapter())
+            self._local.session = session
+        return session
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -322,6 +374,16 @@ def split_address(address: str) -> tuple[str, int]:
         raise ValueError(f"address {address!r} is not HOST:PORT")
     host = host.removeprefix("[").removesuffix("]")
     return "127.0.0.1" if host == "localhost" else host, int(port)
+
+
+def _reason(failure: BaseException) -> str:
+    """Return what the innermost error says: requests and urllib3 wrap it several times."""
+    while True:
+        wrapped = (part for part in failure.args if isinstance(part, BaseException))
+        inner = failure.__cause__ or next(wrapped, None)
+        if inner is None:
+            return str(failure) or type(failure).__name__
+        failure = inner
 
 
 def _read_weights(reply: _Reply, length: int, out: Float32 | None) -> Float32:

@@ -85,7 +85,8 @@ class Engine:
     @property
     def lr(self) -> float:
         """The learning rate of the next update."""
-        return float(self._solver.lr)
+        # The shortest number that is this float32: 0.0001, not 9.999999747378752e-05.
+        return float(str(np.float32(self._solver.lr)))
 
     def apply(self, gradient: Float32) -> None:
         """Apply one gradient, float32 [P], to the weights."""

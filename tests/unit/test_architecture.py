@@ -41,6 +41,7 @@ HOMES = {
     "flask": ("param_server.app", "param_server.cli", "param_server.serving"),
     "werkzeug": ("param_server.app", "param_server.cli", "param_server.serving"),
     "requests": ("param_server.client",),
+    "urllib3": ("param_server.client",),
     "ale_py": ("barista.games",),
     "gymnasium": ("barista.games",),
 }

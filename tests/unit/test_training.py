@@ -39,7 +39,14 @@ class Rounds:
 
 class Server:
     def __init__(self, **status):
-        self.data = {"version": 5, "steps": 100, "episodes": 1, "round": {"number": 1}, **status}
+        self.data = {
+            "version": 5,
+            "steps": 100,
+            "episodes": 1,
+            "round": {"number": 1},
+            "staleness_mean": 1.5,
+            **status,
+        }
         self.revived = None
 
     def status(self):
@@ -122,6 +129,7 @@ def test_every_round_is_a_line_of_metrics(make):
     work.run()
     (line,) = work._folder.metrics()
     assert (line["round"], line["version"], line["steps"]) == (1, 5, 100)
+    assert line["staleness_mean"] == 1.5
     assert line["workers"][0]["applied"] == 50
     assert work._progress.said == ["Barista 7 died in round 1; restarted"]
 
