@@ -8,25 +8,26 @@ worker does in barista/, and the weights in param-server/.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import signal
 import socket
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import caffe
+from param_server.errors import ParamServerError
+
 from barista import model, options
 from barista.config import AgentConfig, ConfigError
 from barista.games import GameError, GameSpec, spec
-from barista.report import Progress, draw_curve, quiet, verdict
+from barista.report import Progress
 from barista.run_folder import Resume, RunFolder, RunFolderError, find_resume, logs_root
-from barista.server_link import ServerLink, ServerLinkError
+from barista.server_link import ServerLink, ServerLinkError, Wish
 
 if TYPE_CHECKING:
     import argparse
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
 
     from barista.games.models import ModelFiles
-    from barista.play import Evaluation
+    from barista.results import Players
     from barista.spark.training import Limits
 
 DEFAULT_MINUTES = 4.0  # with start, stop and evaluation about five on two cores
 DEFAULT_EPISODES = {"ddq/Snake-v0": 100}  # of the evaluation; else 8
+LOG_LIMIT_BYTES = 10 << 20  # a longer barista.log begins anew with the next run
 
 
 class UsageError(ValueError):
@@ -61,25 +63,23 @@ class Job(NamedTuple):
 
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit code: 0 done, 2 the user's mistake, 1 a failure, 130 interrupted."""
+    # Without any handler, py4j's log of an interrupt would print a traceback.
+    logging.getLogger().addHandler(logging.NullHandler())
     signal.signal(signal.SIGTERM, _interrupt)
+    job: Job | None = None
     try:
         job = _prepare(_parser().parse_args(argv))
-    except (UsageError, ConfigError, GameError, model.ModelError, RunFolderError) as error:
-        _complain(error)
-        return 2
-    try:
         return _train(job)
-    except UsageError as error:
-        _complain(error)
-        job.folder.discard()
-        return 2
+    except (UsageError, ConfigError, GameError, model.ModelError, RunFolderError) as error:
+        code, said = 2, str(error)
     except ServerLinkError as error:
-        _complain(error)
-        job.folder.discard()
-        return error.exit_code
+        code, said = error.exit_code, str(error)
     except KeyboardInterrupt:
-        _complain("interrupted")
-        return 130
+        code, said = 130, "interrupted"
+    _complain(said)
+    if job is not None and not job.folder.metrics():
+        job.folder.discard()
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,29 +124,45 @@ def _prepare(given: argparse.Namespace) -> Job:
     """Check everything that can be checked before something is started."""
     resume = find_resume(given.resume) if given.resume else None
     config = options.agent_config(given, resume.config if resume else {})
-    if given.evaluate is not None and given.evaluate < 0:
-        raise UsageError(f"--evaluate must be at least 0, not {given.evaluate}")
-    if given.weights and resume:
-        raise UsageError("--weights and --resume exclude each other: a snapshot has its weights")
-    if given.weights and not Path(given.weights).is_file():
-        raise UsageError(f"--weights {given.weights}: there is no such file")
+    _check_options(given)
     game = spec(config.game)
     model_file, solver_file = given.model, given.solver
-    if resume and resume.folder:  # the resumed run's own files, unless others are named
-        model_file = model_file or str(resume.folder.path / "train_val.prototxt")
-        solver_file = solver_file or str(resume.folder.path / "solver.prototxt")
+    if resume:  # its own files, unless others are named
+        model_file = model_file or str(resume.files / "train_val.prototxt")
+        solver_file = solver_file or str(resume.files / "solver.prototxt")
     files = model.choose(game, model_file, solver_file)
     logs = logs_root()
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     name = f"{stamp}-{config.game.rpartition('/')[2].lower()}"
     folder = RunFolder.create(Path(given.run_dir) if given.run_dir else logs / name)
-    if resume and resume.folder:  # one curve over all the runs of a chain
-        for row in resume.folder.metrics():
-            folder.append(row)
     run = f"{folder.path.name}-{secrets.token_hex(3)}"
-    return Job(
-        given, config, game, files, folder, model.write(files, folder.path), resume, run, logs
-    )
+    try:
+        solver = model.write(files, folder.path)
+        _begin_log(logs / "barista.log")
+    except OSError as error:
+        raise RunFolderError(f"cannot write {folder.path}: {error.strerror}") from error
+    return Job(given, config, game, files, folder, solver, resume, run, logs)
+
+
+def _check_options(given: argparse.Namespace) -> None:
+    if given.evaluate is not None and given.evaluate < 0:
+        raise UsageError(f"--evaluate must be at least 0, not {given.evaluate}")
+    if given.weights and given.resume:
+        raise UsageError("--weights and --resume exclude each other: a snapshot has its weights")
+    if given.weights and not Path(given.weights).is_file():
+        raise UsageError(f"--weights {given.weights}: there is no such file")
+    for name in ("weights", "resume", "server_host", "server_port"):
+        if given.server and getattr(given, name):
+            option = "--" + name.replace("_", "-")
+            raise UsageError(
+                f"--server and {option} exclude each other: {option} is for a server of our own"
+            )
+
+
+def _begin_log(log: Path) -> None:
+    """Put a log that has grown too long aside."""
+    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+        log.replace(log.with_suffix(".log.1"))
 
 
 def _train(job: Job) -> int:
@@ -155,51 +171,66 @@ def _train(job: Job) -> int:
     with ExitStack() as stack:
         # The server and Spark each take seconds to start: side by side.
         starter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="server"))
-        local = session.is_local(session.master())
-        link: Future[ServerLink] | None = _open_link(job, "127.0.0.1", starter) if local else None
+        link: Future[ServerLink] | None = None
         try:
+            if session.is_local(session.master()):
+                link = starter.submit(ServerLink.open, _wish(job, "127.0.0.1"))
             context = session.open_context(f"ddq {job.config.game}")
             stack.callback(context.stop)
             if link is None:
-                link = _open_link(job, session.driver_host(context), starter)
+                link = starter.submit(ServerLink.open, _wish(job, session.driver_host(context)))
             server = link.result()
         except session.SessionError as error:
-            raise UsageError(str(error)) from error
+            _abandon(link)
+            raise ServerLinkError(str(error), error.exit_code) from error
         except BaseException:
-            if link is not None and not link.cancel() and link.exception() is None:
-                link.result().close()
+            _abandon(link)
             raise
         stack.callback(server.close)
         return _run(job, context, server)
 
 
-def _open_link(job: Job, host: str, starter: ThreadPoolExecutor) -> Future[ServerLink]:
-    given = job.given
-    arguments = [str(job.solver), "--snapshot-dir", str(job.folder.snapshots), "--run", job.run]
-    arguments += ["--game", job.config.game, "--target-period", str(job.config.target_period)]
-    arguments += ["--seed", str(job.config.seed), "--host", given.server_host or host]
-    if given.server_port:
-        arguments += ["--port", str(given.server_port)]
-    if given.weights:
-        arguments += ["--weights", str(Path(given.weights).resolve())]
-    if job.resume:
-        arguments += ["--resume", str(job.resume.path)]
-    return starter.submit(
-        ServerLink.open,
-        given.server,
-        arguments,
-        solver=job.solver,
+def _wish(job: Job, host: str) -> Wish:
+    given, config = job.given, job.config
+    settings = {
+        "--snapshot-dir": job.folder.snapshots,
+        "--run": job.run,
+        "--game": config.game,
+        "--target-period": config.target_period,
+        "--seed": config.seed,
+        "--host": given.server_host or host,
+        "--port": given.server_port,
+        "--weights": given.weights and Path(given.weights).resolve(),
+        "--resume": job.resume and job.resume.path,
+    }
+    arguments = [str(job.solver)]
+    for option, value in settings.items():
+        arguments += [] if value is None else [option, str(value)]
+    own = (given.resume, given.weights, given.server_host, given.server_port, given.solver)
+    return Wish(
         run=job.run,
+        game=config.game,
+        solver=job.solver,
+        arguments=arguments,
         logs=job.logs,
-        may_join=not (given.resume or given.weights or given.server_host or given.server_port),
+        address=given.server,
+        may_join=not any(own),
+        host=host,
     )
+
+
+def _abandon(link: Future[ServerLink] | None) -> None:
+    """Leave a server that is being started or joined while the run has come to nothing."""
+    if link is not None and not link.cancel():
+        with suppress(ServerLinkError):
+            link.result().close()
 
 
 def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
     from barista.spark import session, task, training  # noqa: PLC0415
     from barista.spark.rounds import RoundError, Rounds  # noqa: PLC0415
 
-    slots = session.task_slots(context)
+    slots = session.task_slots(context, job.given.workers)
     workers = _workers(job, context, slots)
     config = AgentConfig.from_json({**job.config.to_json(), "workers": workers})
     _check_memory(job, config, local=session.is_local(context.master))
@@ -209,11 +240,12 @@ def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
         job.given.updates_per_round,
     )
     session.ship_code(context)
-    _write_config(job, config, context, server)
+    first_round = _begin_folder(job, config, context, server)
     where = f"{context.master}, {slots} task slot{'s' * (slots > 1)}"
     print(_plan(job, config, server, where, limits), flush=True)
-    rounds = Rounds(context, workers, session.slots_per_executor(context))
+    rounds = Rounds(context, workers)
     progress = Progress(minutes=limits.minutes, rounds=limits.rounds)
+    per_executor = session.slots_per_executor(context)
     work = training.Training(
         rounds=rounds,
         server=server,
@@ -227,89 +259,87 @@ def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
                 "token": server.token,
                 "run": job.run,
                 "config": config.to_json(),
-                "local_workers": min(workers, session.slots_per_executor(context)),
+                "local_workers": min(workers, per_executor),
             },
-            slots=session.slots_per_executor(context),
+            slots=per_executor,
             log=str(job.logs / "barista.log"),
             host=socket.gethostname(),
         ),
         workers=workers,
         limits=limits,
     )
-    interrupted = False
+    interrupted = failed = False
     try:
-        work.run()
+        work.run(first_round)
     except KeyboardInterrupt:
         interrupted = True
         progress.say("interrupted: stopping the workers, keeping a snapshot")
-        rounds.cancel()
     except (training.TrainingError, RoundError) as error:
-        progress.close()
-        _complain(error)
-        server.finish()
-        return 1
-    finally:
-        progress.close()
-        rounds.stop_baristas()
-    return _finish(job, config, server, interrupted=interrupted)
+        failed = True
+        progress.say(f"ddq.py: {error}")
+    progress.close()
+    if interrupted or failed:
+        rounds.cancel()
+    rounds.stop_baristas()
+    return _finish(job, config, server, interrupted=interrupted, failed=failed)
 
 
-def _finish(job: Job, config: AgentConfig, server: ServerLink, *, interrupted: bool) -> int:
-    """Evaluate, draw the curve, keep the final snapshot, say what there is."""
-    greedy: Evaluation | None = None
-    random: Evaluation | None = None
+def _begin_folder(job: Job, config: AgentConfig, context: SparkContext, server: ServerLink) -> int:
+    """Write what this run is, and what it continues; return the number of its first round."""
+    status = server.status() or {}
+    # One curve over all the runs of a chain, without what a lost snapshot has undone.
+    rows = job.resume.metrics if job.resume else []
+    rows = [row for row in rows if row.get("version", 0) <= status.get("version", 0)]
+    try:
+        for row in rows:
+            job.folder.append(row)
+        job.folder.write_config(
+            {
+                "run": job.run,
+                "started": time.time(),
+                "master": context.master,
+                "server": server.address,
+                "resume": str(job.resume.path) if job.resume else None,
+                "agent": config.to_json(),
+                "options": {k: v for k, v in vars(job.given).items() if v is not None},
+            }
+        )
+    except OSError as error:
+        raise UsageError(f"cannot write {job.folder.path}: {error.strerror}") from error
+    return max((row.get("round", 0) for row in rows), default=0) + 1
+
+
+def _finish(
+    job: Job, config: AgentConfig, server: ServerLink, *, interrupted: bool, failed: bool
+) -> int:
+    """Evaluate, keep the final snapshot, draw the curve, say what there is."""
+    from barista import results  # noqa: PLC0415 (the engine: only when there is something to play)
+
+    players: Players | None = None
     default = DEFAULT_EPISODES.get(config.game, 8)
     episodes = default if job.given.evaluate is None else job.given.evaluate
-    if episodes and not interrupted:
-        greedy, random = _evaluate(job, config, server, episodes)
     status = server.status() or {}
-    snapshot = server.finish()
-    summary = {
-        "run": job.run,
-        "interrupted": interrupted,
-        "version": status.get("version"),
-        "steps": status.get("steps"),
-        "episodes": status.get("episodes"),
-        "snapshot": snapshot,
-        "greedy": greedy and asdict(greedy),
-        "random": random and asdict(random),
-    }
-    quiet(lambda: job.folder.write_summary(summary))
-    curve = job.folder.path / "curve.png"
-    rows = job.folder.metrics()
-    if rows:
-        quiet(
-            lambda: draw_curve(
-                curve,
-                rows,
-                title=f"{config.game}, {config.workers} workers",
-                greedy=greedy.mean if greedy else None,
-                random=random.mean if random else None,
+    if episodes and not (interrupted or failed):
+        print(f"Evaluating {episodes} episodes, and a random player's …", flush=True)
+        net = job.folder.path / "train_val.prototxt"
+        try:
+            players = results.evaluate(
+                net, server.weights(), config.game, episodes=episodes, seed=config.seed, say=print
             )
-        )
-    print(
-        f"Trained {config.game}: {status.get('version', 0):,} updates, {status.get('steps', 0):,} "
-        f"steps, {status.get('episodes', 0):,} episodes."
-    )
-    if greedy is not None and random is not None:
-        print("\n".join(verdict(greedy, random)))
-    print(f"  snapshot {snapshot or 'none (see logs/param-server.log)'}")
-    if rows:
-        print(f"  curve    {curve}")
-    return 130 if interrupted else 0
-
-
-def _evaluate(
-    job: Job, config: AgentConfig, server: ServerLink, episodes: int
-) -> tuple[Evaluation, Evaluation]:
-    from barista import play  # noqa: PLC0415 (the engine: only when there is something to play)
-
-    print(f"Evaluating {episodes} episodes, and a random player's …", flush=True)
-    net = caffe.Net(str(job.folder.path / "train_val.prototxt"), caffe.TEST)
-    net.param_arena[...] = server.weights()
-    greedy = play.evaluate(net, config.game, episodes=episodes, seed=config.seed)
-    random = play.random_player(config.game, episodes=episodes, seed=config.seed)
-    return greedy, random
+        except KeyboardInterrupt:
+            interrupted = True
+        except ParamServerError as error:
+            failed = True
+            _complain(error)
+    snapshot = server.finish(job.folder.snapshots)
+    title = f"{config.game}, {config.workers} worker{'s' * (config.workers > 1)}"
+    more = {"interrupted": interrupted, "failed": failed, "snapshot": str(snapshot)}
+    results.conclude(job.folder, status, title=title, players=players, **more)
+    said = results.lines(job.folder, status, players=players, snapshot=snapshot)
+    print("\n".join(said), flush=True)
+    if interrupted:
+        return 130
+    return 1 if failed or snapshot is None else 0
 
 
 def _workers(job: Job, context: SparkContext, slots: int) -> int:
@@ -354,7 +384,7 @@ def _plan(job: Job, config: AgentConfig, server: ServerLink, where: str, limits:
     return f"""\
 Distributed Deep Q: {config.game} on {where}{origin}
   workers  {config.workers}, a Barista each
-  model    {job.given.model or "the default"}, {server.layout_size:,} parameters, {rule}
+  model    {job.given.model or "the default"}, {server.about.layout.size:,} parameters, {rule}
   agent    {kind}, {config.n_step}-step, batch {config.batch_size}, \
 a gradient every {config.steps_per_update} steps, \
 ε {config.epsilon_start:g} → {config.epsilon_end:g} over {config.epsilon_steps:,} steps
@@ -363,20 +393,6 @@ a gradient every {config.steps_per_update} steps, \
   server   {server.describe()}
   ends     after {" or ".join(ends)}; Ctrl-C ends it sooner and keeps a snapshot
   files    {job.folder.path}, {job.logs / "barista.log"}"""
-
-
-def _write_config(job: Job, config: AgentConfig, context: SparkContext, server: ServerLink) -> None:
-    job.folder.write_config(
-        {
-            "run": job.run,
-            "started": time.time(),
-            "master": context.master,
-            "server": server.address,
-            "resume": str(job.resume.path) if job.resume else None,
-            "agent": config.to_json(),
-            "options": {k: v for k, v in vars(job.given).items() if v is not None},
-        }
-    )
 
 
 def _complain(error: object) -> None:

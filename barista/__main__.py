@@ -16,13 +16,14 @@ import secrets
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from caffe.errors import CaffeError
 from param_server.errors import ParamServerError, Refused
 
-from barista import options
-from barista.assembly import Orders, assemble
+from barista import assembly, options
+from barista.assembly import Orders
 from barista.config import AgentConfig, ConfigError
 from barista.games import GameError
 from barista.launch import FATAL
@@ -59,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--server", metavar="HOST:PORT", help="the parameter server; needs DDQ_TOKEN"
     )
-    where.add_argument("--port", type=int, help=f"of its own (default: {BASE_PORT} or next free)")
+    where.add_argument(
+        "--port", type=options.port, help=f"of its own (default: {BASE_PORT} or next free)"
+    )
     where.add_argument("--run", default="by-hand", help="the run its gradients count for")
     where.add_argument("--name", help="this worker's name (default: host and process)")
     where.add_argument("--orders-on-stdin", action="store_true", help="as Spark's tasks start it")
@@ -92,8 +95,16 @@ def _own_orders(given: argparse.Namespace) -> Orders:
 def _run(orders: Orders, given: argparse.Namespace) -> int:
     """Answer requests at once, become a worker, work until told to stop."""
     holder: list[Worker] = []
-    beginning = {"phase": "starting", "heartbeat": 0.0}
-    desk = RoundDesk(lambda: holder[0].progress() if holder else beginning)
+    began = time.monotonic()
+
+    def progress() -> dict[str, Any]:
+        if holder:
+            return holder[0].progress()
+        # It takes its time on a cold or busy machine; beyond three minutes it is hung.
+        waited_s = min(time.monotonic() - began, 180.0)
+        return {"phase": "starting", "heartbeat": -waited_s, "replay_size": 0}
+
+    desk = RoundDesk(progress)
     port = BASE_PORT if given.port is None else given.port
     requests = RequestServer(desk, orders.local_token, port, exact=given.port is not None)
     requests.start()
@@ -117,6 +128,11 @@ def _guarded(work: Callable[[], None], desk: RoundDesk) -> int:
         _log.error("%s", error)
         desk.fail(f"{FATAL}{error}")
         code = 2
+    except MemoryError:
+        message = "the replay buffer does not fit in memory: give a smaller --replay-capacity"
+        _log.error("%s", message)
+        desk.fail(f"{FATAL}{message}")
+        code = 2
     except ParamServerError as error:
         _log.error("%s", error)
         desk.fail(str(error))
@@ -134,7 +150,7 @@ def _guarded(work: Callable[[], None], desk: RoundDesk) -> int:
 
 def _work(orders: Orders, desk: RoundDesk, holder: list[Worker]) -> None:
     config = AgentConfig.from_json(orders.config)
-    worker = assemble(orders, config)
+    worker = assembly.assemble(orders, config)
     holder.append(worker)
     if orders.executor is None:  # started by hand: one round without end
         desk.submit(RoundRequest(number=0, partition=0, quota=0, deadline_s=math.inf))

@@ -32,6 +32,7 @@ class Orders(NamedTuple):
     incarnation: str  # one for each process
     local_token: str  # of its own request loop
     local_workers: int = 1  # that share this host's processors
+    ordinal: int = 0  # among the workers of the run: their seeds differ by it
     gpu: str | None = None  # the address that Spark gave its task
     executor: dict[str, float] | None = None  # pid and start time of whom it must not outlive
 
@@ -55,12 +56,11 @@ def assemble(orders: Orders, config: AgentConfig) -> Worker:
         net = Path(folder) / "train_val.prototxt"
         net.write_text(client.prototxt().net)
         nets = load_nets(str(net), batch_size=config.batch_size, num_envs=config.num_envs)
-    game = games.make(
-        config.game, num_envs=config.num_envs, seed=config.seed_for(orders.worker), threads=1
-    )
+    seed = config.seed_for(str(orders.ordinal))
+    game = games.make(config.game, num_envs=config.num_envs, seed=seed, threads=1)
     _log.info("engine %s, %d thread(s), game %s", caffe.__file__, threads, config.game)
     identity = Identity(orders.run, orders.worker, orders.incarnation)
-    return make_worker(config, game=game, nets=nets, exchange=client, identity=identity)
+    return make_worker(config, game=game, nets=nets, exchange=client, identity=identity, seed=seed)
 
 
 def _choose_device(device: str, gpu: str | None) -> None:

@@ -39,6 +39,7 @@ FATAL = "fatal: "
 
 _READY_TIMEOUT_S = 30.0
 _REQUEST_TIMEOUT_S = 10.0
+_LOG_LIMIT_BYTES = 32 << 10
 # What a Python worker inherits from Spark and a Barista must not: it would think itself a part of
 # the daemon.
 _FOREIGN_PREFIXES = ("PYTHON_WORKER", "PYSPARK_GATEWAY", "SPARK_", "OMP_", "DDQ_TOKEN")
@@ -113,6 +114,20 @@ class Barista(NamedTuple):
         except OSError:
             return f"(no log at {self.log})"
         return "\n".join(lines[-count:])
+
+    def new_lines(self, slot: Slot) -> list[str]:
+        """Return what its log has had since the last call for this slot: at most 32 KiB."""
+        mark = slot.folder / f"slot-{slot.name}.read"
+        try:
+            seen = int(mark.read_text()) if mark.exists() else 0
+            with Path(self.log).open("rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(seen, end - _LOG_LIMIT_BYTES) if seen <= end else 0)
+                content = file.read(_LOG_LIMIT_BYTES)
+            mark.write_text(str(end))
+        except (OSError, ValueError):
+            return []
+        return content.decode("utf-8", "replace").splitlines()
 
     def _request(
         self, method: str, path: str, content: Mapping[str, Any] | None, extra_s: float = 0.0
@@ -214,18 +229,7 @@ def start(slot: Slot, orders: Mapping[str, Any], log: Path) -> Barista:
     orders = {**orders, "local_token": token, "incarnation": incarnation}
     listening, said = os.pipe()
     try:
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "barista", "--orders-on-stdin", "--ready-fd", str(said)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=_environment(),
-                cwd=slot.folder,
-                start_new_session=True,
-                pass_fds=[said],
-            )
-        os.close(said)
+        process = _popen(said, log, slot.folder)
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin:
             process.stdin.write(json.dumps(orders).encode() + b"\n")
@@ -243,6 +247,24 @@ def start(slot: Slot, orders: Mapping[str, Any], log: Path) -> Barista:
     slot.remember(barista)
     process.returncode = 0  # it outlives this task on purpose: no ResourceWarning for that
     return barista
+
+
+def _popen(said: int, log: Path, folder: Path) -> subprocess.Popen[bytes]:
+    """Start the process; `said`, the pipe it announces its port on, is its own from here on."""
+    try:
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "barista", "--orders-on-stdin", "--ready-fd", str(said)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=_environment(),
+                cwd=folder,
+                start_new_session=True,
+                pass_fds=[said],
+            )
+    finally:
+        os.close(said)
 
 
 def _read_port(descriptor: int) -> int | None:

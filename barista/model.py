@@ -102,7 +102,7 @@ def _input_shape(net: caffe_pb2.NetParameter) -> tuple[int, ...] | None:
     if INPUT in net.input:
         index = list(net.input).index(INPUT)
         if net.input_shape:
-            return tuple(net.input_shape[index].dim)
+            return tuple(net.input_shape[index].dim) if index < len(net.input_shape) else None
         return tuple(net.input_dim[4 * index : 4 * index + 4])
     return None
 

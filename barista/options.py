@@ -74,6 +74,14 @@ def positive_int(text: str) -> int:
     return int(_positive(text, int))
 
 
+def port(text: str) -> int:
+    """Parse a TCP port."""
+    number = positive_int(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"a port is at most 65535, not {text}")
+    return number
+
+
 def positive_float(text: str) -> float:
     """Parse a number above zero."""
     return float(_positive(text, float))

@@ -79,8 +79,8 @@ def describe(status: dict[str, Any], *, epsilon: float, round_number: int) -> st
     """Return a server's status as a line."""
     parts = [
         f"round {round_number}",
-        f"{status['version']:,} updates",
-        f"{status['steps']:,} steps",
+        f"{status.get('version', 0):,} updates",
+        f"{status.get('steps', 0):,} steps",
         f"ε {epsilon:.2f}",
     ]
     if status.get("loss") is not None:

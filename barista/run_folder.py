@@ -21,8 +21,9 @@ class Resume(NamedTuple):
     """Where a run goes on from."""
 
     path: Path  # what the server is told: a run's folder or a snapshot's
-    folder: RunFolder | None  # the earlier run, if it is still around the snapshot
-    config: dict[str, Any]  # its agent's settings; empty when unknown
+    files: Path  # the folder that has train_val.prototxt and solver.prototxt
+    config: dict[str, Any]  # its agent's settings; the game alone where the run is unknown
+    metrics: list[dict[str, Any]]  # the earlier run's
 
 
 class RunFolder:
@@ -35,6 +36,11 @@ class RunFolder:
     def snapshots(self) -> Path:
         """Where the server of this run puts its snapshots."""
         return self.path / "snapshots"
+
+    @property
+    def curve(self) -> Path:
+        """The picture of the run."""
+        return self.path / "curve.png"
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
@@ -75,6 +81,11 @@ class RunFolder:
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write how this run ended."""
         (self.path / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+    def newest_snapshot(self) -> Path | None:
+        """Return the newest whole snapshot, if there is one."""
+        whole = [p for p in self.snapshots.glob("*") if p.name.isdecimal()]
+        return max(whole, key=lambda p: int(p.name), default=None)
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
@@ -119,17 +130,25 @@ def find_resume(given: str) -> Resume:
     Raises:
         RunFolderError: If it is neither a run's folder nor a snapshot's.
     """
-    path = Path(given)
+    path = Path(given).resolve()
     if not path.is_dir():
         raise RunFolderError(f"--resume {given}: there is no such folder")
     if (path / "manifest.json").is_file():
-        run = path.resolve().parents[1]
+        run = RunFolder(path.parents[1])
+        if not (run.path / "config.json").is_file():
+            return Resume(path, path, _game_of(path, given), [])
     elif (path / "snapshots").is_dir():
-        run = path.resolve()
+        run = RunFolder(path)
     else:
         raise RunFolderError(
             f"--resume {given}: neither a run (with snapshots/) nor a snapshot (with manifest.json)"
         )
-    folder = RunFolder(run) if (run / "config.json").is_file() else None
-    config = folder.config().get("agent", {}) if folder else {}
-    return Resume(path.resolve(), folder, config)
+    return Resume(path, run.path, run.config().get("agent", {}), run.metrics())
+
+
+def _game_of(snapshot: Path, given: str) -> dict[str, Any]:
+    try:
+        game = json.loads((snapshot / "manifest.json").read_text()).get("game")
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunFolderError(f"--resume {given}: manifest.json is damaged") from error
+    return {"game": game} if game else {}

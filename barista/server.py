@@ -20,6 +20,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from param_server.ports import holder
+
 from barista.rounds import RoundRequest
 
 if TYPE_CHECKING:
@@ -166,7 +168,10 @@ def _listen(port: int, *, exact: bool) -> _Server:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             if exact:
-                raise PortTakenError(f"port {port} is taken") from error
+                why = (
+                    f"is taken{holder(port)}" if error.errno == errno.EADDRINUSE else "is not ours"
+                )
+                raise PortTakenError(f"--port {port} {why}; choose another") from error
     return _Server(("127.0.0.1", 0), _Handler)
 
 

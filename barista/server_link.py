@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from param_server.client import Client, split_address
-from param_server.errors import ParamServerError, ServerStartError, Unauthorized
+from param_server.discovery import read_record
+from param_server.errors import ParamServerError, ServerStartError, Unauthorized, WrongRun
 from param_server.launch import EmbeddedServer, find_standalone, start_embedded
 from param_server.wire import Layout
 
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
 
     from param_server.wire import Float32
 
+DEFAULT_PORT = 5500
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
+SILENT_S = 25.0  # a server that has not answered for so long is given up
 MAX_REVIVALS = 3
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound to)
 
 
 class ServerLinkError(RuntimeError):
@@ -39,133 +45,147 @@ class ServerLinkError(RuntimeError):
         self.exit_code = exit_code
 
 
+class Wish(NamedTuple):
+    """What a run wants of its server."""
+
+    run: str
+    game: str
+    solver: Path  # its net says which servers fit
+    arguments: list[str]  # of an embedded server: the solver's file, then options with values
+    logs: Path  # where standalone servers leave their records
+    address: str | None  # HOST:PORT of the one to use
+    may_join: bool  # whether a standalone server may be used unasked
+    host: str  # by which workers reach this machine
+
+
 class Own(NamedTuple):
     """An embedded server, and how to start it again."""
 
     process: EmbeddedServer
-    arguments: list[str]  # the solver's file, then options with a value each
+    arguments: list[str]
     start: Callable[[list[str]], EmbeddedServer]
 
 
 class ServerLink:
     """One server, seen from the driver.  Not thread-safe."""
 
-    def __init__(self, address: str, token: str, run: str, own: Own | None) -> None:
+    def __init__(self, address: str, token: str, run: str, own: Own | None = None) -> None:
         self.address = address
         self.token = token
+        self.note = ""  # what the user should know of how it was chosen
         self._own = own
         self._revivals = 0
-        self._finished: str | None = None
-        self._client = Client(address, token, run=run, timeout_s=10, retry_s=0)
+        self._finished = False
+        self._client = Client(address, token, run=run, timeout_s=5, retry_s=0)
         self._patient = Client(address, token, run=run)
-        self._layout = self._client.prototxt().layout
+        self._heard = time.monotonic()
+        self.about = self._client.prototxt()
 
     @classmethod
-    def open(
-        cls,
-        address: str | None,
-        arguments: list[str],
-        *,
-        solver: Path,
-        run: str,
-        logs: Path,
-        may_join: bool,
-    ) -> ServerLink:
+    def open(cls, wish: Wish) -> ServerLink:
         """Join a server, or start one.
-
-        Args:
-            address: HOST:PORT of a server to use, or None.
-            arguments: The command line of an embedded server.
-            solver: The solver's file, whose net says which servers fit.
-            run: This run's identity.
-            logs: The folder of logs, where standalone servers leave their files.
-            may_join: Whether a standalone server may be used unasked.
 
         Raises:
             ServerLinkError: If there is none, it does not fit, or it does not start.
         """
         try:
-            if address is not None:
-                return cls._join(address, _token_for(address, logs), run, solver)
+            if wish.address is not None:
+                return cls._join(wish.address, _token_for(wish.address, wish.logs), wish)
+            note = ""
             # Building the network to compare costs seconds: only where there is a server at all.
-            if may_join and find_standalone(logs) is not None:
-                found = find_standalone(logs, _layout(solver).digest)
-                if found is not None:
-                    return cls._join(found.address, found.token, run, solver)
-            return cls._start(arguments, run, logs)
+            if wish.may_join and find_standalone(wish.logs) is not None:
+                found = find_standalone(wish.logs, _layout(wish.solver).digest)
+                if found is not None and found.game in {"", wish.game}:
+                    try:
+                        return cls._join(found.address, found.token, wish)
+                    except WrongRun:
+                        note = f", as {found.address} is busy with another run"
+            link = cls._start(wish)
         except ServerStartError as error:
-            if error.exit_code == 2:  # the user's mistake, in one line of the server's own
-                line = error.last_lines.splitlines()[-1].removeprefix("param-server: ")
-                line = line.replace("--port", "--server-port")  # as it is called here
-                raise ServerLinkError(line) from error
-            raise ServerLinkError(str(error), exit_code=1) from error
+            raise _start_error(error) from error
         except Unauthorized as error:
             raise ServerLinkError(
-                f"{address} refuses the token: put its token into DDQ_TOKEN ({error})"
+                f"{wish.address} refuses the token: put its token into DDQ_TOKEN ({error})"
             ) from error
         except (ParamServerError, ValueError) as error:
             raise ServerLinkError(str(error)) from error
+        link.note = note
+        return link
 
     @classmethod
-    def _join(cls, address: str, token: str, run: str, solver: Path) -> ServerLink:
+    def _join(cls, address: str, token: str, wish: Wish) -> ServerLink:
         split_address(address)
-        link = cls(address, token, run, None)
-        if link._layout != _layout(solver):
-            raise ServerLinkError(f"the server at {address} holds another network than {solver}")
+        link = cls(address, token, wish.run)
+        if link.about.layout != _layout(wish.solver):
+            raise ServerLinkError(
+                f"the server at {address} holds another network than {wish.solver}"
+            )
+        if link.about.game not in {"", wish.game}:
+            raise ServerLinkError(f"the server at {address} is for {link.about.game}")
         link._patient.open_run()
         return link
 
     @classmethod
-    def _start(cls, arguments: list[str], run: str, logs: Path) -> ServerLink:
+    def _start(cls, wish: Wish) -> ServerLink:
         token = secrets.token_urlsafe(24)
-        start = partial(
-            start_embedded,
-            token=token,
-            log_path=logs / "param-server.log",
-            timeout_s=START_TIMEOUT_S,
-        )
-        own = Own(start(arguments), arguments, start)
+        log = wish.logs / "param-server.log"
+        start = partial(start_embedded, token=token, log_path=log, timeout_s=START_TIMEOUT_S)
+        own = Own(start(wish.arguments), wish.arguments, start)
+        host, port = split_address(own.process.address)
+        address = f"{wish.host}:{port}" if host in _WILDCARDS else own.process.address
         try:
-            return cls(own.process.address, token, run, own)
+            return cls(address, token, wish.run, own)
         except BaseException:
             own.process.stop(STOP_TIMEOUT_S)
             raise
 
-    @property
-    def layout_size(self) -> int:
-        """Number of learnable parameters."""
-        return self._layout.size
-
     def describe(self) -> str:
         """Return a line for the plan."""
-        if self._own is not None:
-            return f"{self.address}, this run's own"
-        status = self.status() or {}
-        return f"joined {self.address} at version {status.get('version', '?')}"
+        if self._own is None:
+            version = (self.status() or {}).get("version", "?")
+            return f"joined {self.address} at version {version}, with its own solver"
+        port = split_address(self.address)[1]
+        asked = "--port" in self._own.arguments
+        taken = "" if asked or port == DEFAULT_PORT else f" (port {DEFAULT_PORT} is taken)"
+        return f"{self.address}{taken}, this run's own{self.note}"
 
     def status(self) -> dict[str, Any] | None:
         """Return status_data, None when the server does not answer just now."""
         try:
-            return self._client.status()
+            status = self._client.status()
         except ParamServerError:
             return None
+        self._heard = time.monotonic()
+        return status
 
     def weights(self) -> Float32:
-        """Return the newest weights, flat float32 [P]."""
+        """Return the newest weights, flat float32 [P].
+
+        Raises:
+            ParamServerError: If the server does not answer.
+        """
         model = self._patient.pull()
         assert model is not None  # nothing was known, so there is something newer
         return model.weights
 
     def revive(self) -> str | None:
-        """Start a dead embedded server again, from its newest snapshot, on the same port.
+        """Start an embedded server that is dead or silent again: newest snapshot, same port.
 
         Returns:
-            A line about it, or None if it lives (or is not ours to start).
+            A line about it, or None if all is well.
 
         Raises:
-            RuntimeError: If it cannot be started, or dies again and again.
+            RuntimeError: If it cannot be started or dies again and again, or if a server that is
+                not ours to start has been silent for too long.
         """
-        if self._own is None or self._own.process.alive():
+        silent_s = time.monotonic() - self._heard
+        if self._own is None:
+            if silent_s > SILENT_S:
+                raise RuntimeError(
+                    f"the parameter server at {self.address} has not answered for {silent_s:.0f} s"
+                )
+            return None
+        if self._own.process.alive() and silent_s < SILENT_S:
             return None
         end = self._own.process.stop(0)
         if self._revivals >= MAX_REVIVALS:
@@ -173,40 +193,49 @@ class ServerLink:
                 f"the parameter server died ({end}) again; see logs/param-server.log"
             )
         self._revivals += 1
-        arguments = self._restart_arguments(self._own.arguments)
         try:
-            self._own = self._own._replace(process=self._own.start(arguments))
+            process = self._own.start(self._restart_arguments())
         except ParamServerError as error:
             raise RuntimeError(f"the parameter server died, and starts no more: {error}") from error
+        self._own = self._own._replace(process=process)
         version = (self.status() or {}).get("version", "?")
         return f"the parameter server died ({end}) and was restarted from version {version}"
 
-    def _restart_arguments(self, arguments: list[str]) -> list[str]:
+    def _restart_arguments(self) -> list[str]:
         """Return the command line for the same port and, where there is one, the last snapshot."""
-        given = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+        assert self._own is not None
+        solver, *options = self._own.arguments
+        given = dict(zip(options[::2], options[1::2], strict=True))
         given["--port"] = str(split_address(self.address)[1])
         snapshots = Path(given["--snapshot-dir"])
         if any(folder.name.isdecimal() for folder in snapshots.iterdir()):
             given["--resume"] = str(snapshots.parent)
             given.pop("--weights", None)
-        return [arguments[0], *(part for pair in given.items() for part in pair)]
+        return [solver, *(part for pair in given.items() for part in pair)]
 
-    def finish(self) -> str | None:
-        """Have the final snapshot written; an embedded server ends with it.
+    def finish(self, snapshots: Path) -> Path | None:
+        """Have the final snapshot written, into `snapshots` too, and leave the server.
 
         Returns:
             The snapshot's folder, or None if none could be written.
         """
-        if self._finished is None:
-            try:
-                self._finished = str(self._patient.snapshot()["path"])
-            except ParamServerError:
-                self._finished = None
-            self.close()
-        return self._finished
+        written: Path | None = None
+        try:
+            written = Path(str(self._patient.snapshot()["path"]))
+            here = snapshots / written.name
+            if written.is_dir() and not here.exists():  # a joined server has a folder of its own
+                shutil.copytree(written, here)
+                written = here
+        except (ParamServerError, OSError):
+            written = None
+        self.close()
+        return written
 
     def close(self) -> None:
         """Leave the server: an embedded one ends (after a snapshot of its own if need be)."""
+        if self._finished:
+            return
+        self._finished = True
         if self._own is not None:
             self._own.process.stop(STOP_TIMEOUT_S)
             return
@@ -216,15 +245,23 @@ class ServerLink:
             return
 
 
+def _start_error(error: ServerStartError) -> ServerLinkError:
+    lines = error.last_lines.splitlines()
+    if error.exit_code != 2 or not lines:
+        return ServerLinkError(str(error), exit_code=1)
+    # The user's mistake, in one line of the server's own, with the option's name of ddq.py.
+    line = lines[-1].removeprefix("param-server: ")
+    return ServerLinkError(line.replace("--port", "--server-port"))
+
+
 def _token_for(address: str, logs: Path) -> str:
     """Return the token of a named server: DDQ_TOKEN, or what it left for this user."""
     token = os.environ.get("DDQ_TOKEN")
     if token:
         return token
-    wanted = split_address(address)
-    server = find_standalone(logs)
-    if server is not None and split_address(server.address) == wanted:
-        return server.token
+    record = read_record(logs, split_address(address)[1])
+    if record is not None and split_address(record.address) == split_address(address):
+        return record.token
     raise ServerLinkError(f"--server {address}: its token is needed in DDQ_TOKEN")
 
 

@@ -380,12 +380,14 @@ def make_worker(
     nets: Nets,
     exchange: Exchange,
     identity: Identity,
+    seed: int | None = None,
 ) -> Worker:
     """Return a worker on these parts, with a replay buffer of its share of the capacity.
 
-    Its chances are drawn from the configuration's seed and the worker's name.
+    Its chances are drawn from `seed`; None takes the configuration's and the worker's name.
     """
-    exploring, drawing = np.random.default_rng(config.seed_for(identity.worker)).spawn(2)
+    own_seed = config.seed_for(identity.worker) if seed is None else seed
+    exploring, drawing = np.random.default_rng(own_seed).spawn(2)
     spec = game.spec
     replay = ReplayBuffer(
         config.replay_share,

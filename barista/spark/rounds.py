@@ -9,8 +9,10 @@ RDD every round moved every second partition).
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from py4j.protocol import Py4JError
 from pyspark import InheritableThread
 
 from barista.spark import task
@@ -30,14 +32,17 @@ class RoundError(RuntimeError):
 class Rounds:
     """Runs rounds over the slots of a context.  Not thread-safe."""
 
-    def __init__(self, context: SparkContext, workers: int, slots: int) -> None:
+    def __init__(self, context: SparkContext, workers: int) -> None:
         self._context = context
         self._workers = workers
-        self._slots = slots
         self._anchor: RDD[int] | None = None
 
     def start(self, assignment: task.Assignment, description: str) -> RoundJob:
-        """Submit a round; returns at once."""
+        """Submit a round; returns at once.
+
+        Raises:
+            RoundError: If Spark is gone.
+        """
 
         def body(partition: int, _: Iterable[int]) -> Iterator[dict[str, Any]]:
             return task.supervise(assignment, partition)
@@ -46,31 +51,37 @@ class Rounds:
             self._context.setJobGroup(_GROUP, description, interruptOnCancel=False)
             return self._anchored().mapPartitionsWithIndex(body).collect()
 
-        return RoundJob(work)
+        with _spark_may_be_gone():
+            return RoundJob(work)
 
     def has_running_tasks(self) -> bool:
-        """Say whether any task of ours was given a slot."""
-        tracker = self._context.statusTracker()
-        stages = (tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds())
+        """Say whether any task of ours was given a slot.
+
+        Raises:
+            RoundError: If Spark is gone.
+        """
+        with _spark_may_be_gone():
+            tracker = self._context.statusTracker()
+            stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
         return any(stage is not None and stage.numActiveTasks > 0 for stage in stages)
 
     def cancel(self) -> None:
-        """Cancel whatever job is running."""
-        self._context.cancelJobGroup(_GROUP)
+        """Cancel whatever job is running; nothing to do where Spark is gone."""
+        with suppress(RoundError), _spark_may_be_gone():
+            self._context.cancelJobGroup(_GROUP)
 
-    def stop_baristas(self, timeout_s: float = 20.0) -> bool:
-        """Have every executor stop its Baristas; False when that took too long."""
-        slots = self._slots
+    def stop_baristas(self, timeout_s: float = 20.0) -> None:
+        """Have every executor stop its Baristas; where Spark is gone, they leave by themselves."""
 
         def body(_: Iterable[int]) -> Iterator[int]:
-            return task.stop_all(slots)
+            return task.stop_all()
 
         def work() -> list[int]:
             self._context.setJobGroup(_GROUP, "stop the Baristas", interruptOnCancel=False)
             return self._anchored().mapPartitions(body).collect()
 
-        job = RoundJob(work)
-        return job.wait(timeout_s)
+        with suppress(RoundError), _spark_may_be_gone():
+            RoundJob(work).wait(timeout_s)
 
     def _anchored(self) -> RDD[int]:
         if self._anchor is None:
@@ -112,21 +123,41 @@ class RoundJob:
         return self._rows
 
 
+@contextmanager
+def _spark_may_be_gone() -> Iterator[None]:
+    try:
+        yield
+    except (Py4JError, OSError) as error:
+        raise RoundError("Spark is gone; see logs/spark.log") from error
+
+
+# What our own code raises comes before what Spark makes of it.
+_MARKERS = (
+    "barista.launch.LaunchError: ",
+    "barista.launch.BaristaRefusalError: ",
+    "Caused by: ",
+    "most recent failure: ",
+    "SparkException: ",
+    "Error: ",
+)
+
+
 def reason(error: BaseException) -> str:
-    """Return the line of a Spark exception that says what happened."""
+    """Return the part of a Spark exception's text that says what happened."""
     text = str(error)
-    for line in reversed(text.splitlines()):
-        for marker in ("LaunchError: ", "BaristaRefusalError: ", "Error: "):
-            if marker in line and "SparkException" not in line and "Py4JJavaError" not in line:
-                start = text.index(line)
-                return _without_java(text[start:]).partition(": ")[2]
+    for marker in _MARKERS:
+        start = text.find(marker)
+        if start >= 0:
+            said = _without_java(text[start + len(marker) :])
+            if said:
+                return said
     return next((line for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
 def _without_java(text: str) -> str:
     kept: list[str] = []
     for line in text.splitlines():
-        if line.startswith(("\tat ", "Caused by", "Driver stacktrace")):
+        if line.startswith(("\tat ", "Caused by", "Driver stacktrace", "Traceback")):
             break
         kept.append(line)
     return "\n".join(kept).strip()

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkException
+
+from barista.spark.rounds import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DEFAULT_MASTER = "local[2,4]"  # two slots; a task may fail four times
 
@@ -28,7 +34,7 @@ SETTINGS = {
     "spark.speculation": "false",
     # A cancelled round must give its slots back before the next one.
     "spark.task.reaper.enabled": "true",
-    # The first round sees all slots, so that partitions spread evenly.
+    # Where Spark knows how many executors to expect (YARN, Kubernetes), it waits for all of them.
     "spark.scheduler.minRegisteredResourcesRatio": "1.0",
     # The progress line is ours.
     "spark.ui.showConsoleProgress": "false",
@@ -38,8 +44,17 @@ SETTINGS = {
 }
 
 
-class SessionError(ValueError):
-    """The session cannot be what the user asked for."""
+MANY_SLOTS = 256  # more than one executor will have, where its cores are not known
+REGISTER_S = 30.0  # how long executors may take to come
+SETTLED_S = 5.0  # when no more have come for so long, those that are there are all
+
+
+class SessionError(RuntimeError):
+    """There is no session; `exit_code` is 2 where the user asked for what cannot be."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def check_conf(conf: SparkConf) -> None:
@@ -65,7 +80,11 @@ def master() -> str:
 def _conf() -> SparkConf:
     """Return the settings that spark-submit was given."""
     # Only a conf made after the JVM has been reached knows them.
-    SparkContext._ensure_initialized()  # noqa: SLF001 (SparkContext itself would do too much)
+    try:
+        SparkContext._ensure_initialized()  # noqa: SLF001 (SparkContext itself does too much)
+    except PySparkException as error:
+        raise SessionError(f"Spark does not start: {reason(error)}", exit_code=1) from error
+    _leave_interrupts_to_python()
     return SparkConf()
 
 
@@ -83,21 +102,37 @@ def open_context(name: str) -> SparkContext:
     if (conf.get("spark.master") or "").startswith("local"):
         # Otherwise Python workers are whatever `python3` is on PATH.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    context = SparkContext(conf=conf)
-    _leave_interrupts_to_python(context)
+    if not _resolves("localhost"):
+        # pyspark's accumulators listen on that name, unless they use a socket file.
+        conf.setIfMissing("spark.python.unix.domain.socket.enabled", "true")
+    try:
+        context = SparkContext(conf=conf)
+    except (PySparkException, Py4JError, OSError) as error:
+        code = 2 if "Master URL" in str(error) else 1
+        raise SessionError(
+            f"Spark does not start: {reason(error)}; see logs/spark.log", exit_code=code
+        ) from error
+    # pyspark has put its own handler here, which prints py4j's tracebacks.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return context
 
 
-def _leave_interrupts_to_python(context: SparkContext) -> None:
+def _resolves(name: str) -> bool:
+    try:
+        socket.gethostbyname(name)
+    except OSError:
+        return False
+    return True
+
+
+def _leave_interrupts_to_python() -> None:
     """Have Ctrl-C reach our own handler alone.
 
-    The JVM would exit with 130 while Python is still writing, and pyspark's own handler prints
-    py4j tracebacks.
+    The JVM would exit with 130 while Python is still writing.
     """
-    jvm = context._jvm  # noqa: SLF001 (there is no public way to the JVM's signals)
+    jvm = SparkContext._jvm  # noqa: SLF001 (there is no public way to the JVM's signals)
     signals = jvm.sun.misc  # type: ignore[union-attr]
     signals.Signal.handle(signals.Signal("INT"), signals.SignalHandler.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def is_local(master: str | None) -> bool:
@@ -112,25 +147,43 @@ def driver_host(context: SparkContext) -> str:
     return context.getConf().get("spark.driver.host") or "127.0.0.1"
 
 
-def task_slots(context: SparkContext) -> int:
-    """Return how many tasks run at once."""
-    per_task = int(context.getConf().get("spark.task.cpus", "1") or 1)
-    return max(1, context.defaultParallelism // per_task)
+def task_slots(
+    context: SparkContext, wanted: int | None, say: Callable[[str], object] = print
+) -> int:
+    """Return how many tasks run at once, after the executors have registered.
+
+    Waits until there are `wanted`, or none has come for 5 s, for 30 s at the most: a cluster's
+    executors come one by one, and Spark itself waits for none of them.
+    """
+    spark = context._jsc.sc()  # noqa: SLF001 (pyspark has no way to ask)
+    profile = spark.resourceProfileManager().defaultResourceProfile()
+    slots = int(spark.maxNumConcurrentTasks(profile))
+    if is_local(context.master):
+        return slots
+    began = changed = time.monotonic()
+    while slots < (wanted or slots + 1) and time.monotonic() < began + REGISTER_S:
+        if slots and time.monotonic() > changed + SETTLED_S:
+            break
+        time.sleep(0.5)
+        now = int(spark.maxNumConcurrentTasks(profile))
+        if now != slots:
+            slots, changed = now, time.monotonic()
+            say(f"executors register: {slots} task slots so far")
+    return slots
 
 
 def slots_per_executor(context: SparkContext) -> int:
     """Return how many tasks one executor can run at once, or more."""
     if is_local(context.master):
-        return task_slots(context)
-    cores = int(context.getConf().get("spark.executor.cores", "0") or 0)
-    return cores or max(task_slots(context), os.cpu_count() or 1, 64)
+        return task_slots(context, None)
+    return int(context.getConf().get("spark.executor.cores", "0") or 0) or MANY_SLOTS
 
 
 def ship_code(context: SparkContext) -> None:
     """Give executors this project's code; a local master has it already."""
     if not is_local(context.master):
-        archive = Path(tempfile.mkdtemp(prefix="ddq-")) / "ddq-pyfiles.zip"
-        context.addPyFile(str(write_pyfiles(archive)))
+        with tempfile.TemporaryDirectory(prefix="ddq-") as folder:  # Spark keeps a copy
+            context.addPyFile(str(write_pyfiles(Path(folder) / "ddq-pyfiles.zip")))
 
 
 def write_pyfiles(path: str | Path) -> Path:

@@ -8,10 +8,9 @@ through it.
 
 from __future__ import annotations
 
-import signal
 import socket
-import threading
 import time
+import zlib
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -45,20 +44,16 @@ def supervise(assignment: Assignment, partition: int) -> Iterator[dict[str, Any]
         launch.LaunchError: If no Barista can be kept running.
         launch.BaristaRefusalError: If one says that it cannot do this at all.
     """
-    if threading.current_thread() is threading.main_thread():
-        # Ctrl-C on the driver's terminal reaches Python workers too; the driver is who reacts.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     gpu = _gpu_address()
     names = [f"gpu{gpu}"] if gpu is not None else [str(k) for k in range(assignment.slots)]
     with launch.take_slot(launch.slots_folder(), names) as slot:
         yield _run_round(assignment, partition, slot, gpu)
 
 
-def stop_all(slots: int) -> Iterator[int]:
+def stop_all() -> Iterator[int]:
     """Stop every Barista of this executor; yields how many there were."""
     folder = launch.slots_folder()
     names = {path.stem.removeprefix("slot-") for path in folder.glob("slot-*.json")}
-    names |= {str(k) for k in range(slots)}
     found = [b for name in sorted(names) if (b := launch.Slot(folder, name).find()) is not None]
     for barista in found:
         barista.stop()
@@ -77,11 +72,12 @@ def _run_round(
         left_s = float(assignment.round["deadline_s"]) - (time.monotonic() - started)
         request["deadline_s"] = max(left_s, 1.0)
         barista = slot.find() or launch.start(
-            slot, _orders(assignment, slot, gpu), _log_path(assignment)
+            slot, _orders(assignment, partition, slot, gpu), _log_path(assignment)
         )
         why = _watch_round(barista, number, request)
         if isinstance(why, dict):
-            return {**why, "partition": partition, "restarts": restarts}
+            log = [] if barista.log == assignment.log else barista.new_lines(slot)
+            return {**why, "partition": partition, "restarts": restarts, "log": log}
         barista.kill()
         restarts.append(why)
         if len(restarts) > MAX_RESTARTS:
@@ -122,13 +118,16 @@ def _watch_round(
     return f"Barista {barista.pid} made no progress for {STALLED_S:.0f} s in round {number}"
 
 
-def _orders(assignment: Assignment, slot: launch.Slot, gpu: str | None) -> dict[str, Any]:
+def _orders(
+    assignment: Assignment, partition: int, slot: launch.Slot, gpu: str | None
+) -> dict[str, Any]:
     executor = launch.executor_process()
     # One host may have several executors: their folders tell them apart.
-    tag = f"{sum(str(slot.folder).encode()) % 4096:03x}"
+    tag = f"{zlib.crc32(str(slot.folder).encode()):08x}"
     return {
         **assignment.orders,
         "worker": f"{socket.gethostname().split('.')[0]}-{tag}-{slot.name}",
+        "ordinal": partition,
         "gpu": gpu,
         "executor": {"pid": executor.pid, "created": executor.create_time()},
     }

@@ -8,6 +8,8 @@ after another.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from barista import dqn
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 ROUND_S = 20.0  # how long a round lasts by default: then a job's overhead is under two per cent
 FIRST_UPDATES = 100  # of each worker in the first round, before the rate is known
 ROUND_LIMIT_S = 900.0  # a round's time, where no `--minutes` cuts it shorter
-GRACE_S = 60.0  # what a round's job may take beyond the round's time before it is given up
+GRACE_S = 150.0  # beyond a round's time: a Barista found hung (60 s) can be replaced
 RESOURCES_WARN_S = 15.0
 RESOURCES_LIMIT_S = 90.0
 REPORTED = (
@@ -37,16 +39,16 @@ class TrainingError(RuntimeError):
 
 
 class Server(Protocol):
-    """What training needs of the parameter server; see `ddq.ServerLink`."""
+    """What training needs of the parameter server; see `barista.server_link`."""
 
     def status(self) -> dict[str, Any] | None:
         """Return status_data, None when it does not answer just now."""
 
     def revive(self) -> str | None:
-        """Restart a dead embedded server; returns a line about it, None if it lives.
+        """Restart a dead server of our own; returns a line about it, None if all is well.
 
         Raises:
-            RuntimeError: If it cannot be restarted.
+            RuntimeError: If it is dead or silent for good.
         """
 
 
@@ -181,6 +183,7 @@ class Training:
         for row in rows:
             for event in row.get("restarts", ()):
                 self._progress.say(f"{event}; restarted")
+            self._keep_log(row.pop("log", []))
         rates = [
             row["applied"] / busy
             for row in rows
@@ -207,6 +210,12 @@ class Training:
         except OSError as error:
             self._progress.say(f"warning: metrics.jsonl: {error.strerror}; training goes on")
         self._progress.end_of_round(self._line(number))
+
+    def _keep_log(self, lines: list[str]) -> None:
+        """Add what a Barista of another host has logged to the driver's file."""
+        if lines:
+            with suppress(OSError), Path(self._assignment.log).open("a") as file:
+                file.write("\n".join(lines) + "\n")
 
     def _updates_per_worker(self) -> int:
         if self._limits.updates_per_round is not None:

@@ -187,7 +187,7 @@ def _restore(engine: Engine, store: Store, snapshot: Snapshot, game: str) -> str
         ("game", manifest.get("game"), game),
         ("solver type", manifest.get("solver_type"), engine.solver_type),
     ):
-        if theirs != ours:
+        if theirs and theirs != ours:  # a snapshot need not say its game
             raise UserMistake(f"--resume {path}: its {what} is {theirs!r}, not {ours!r}")
     if manifest.get("layout") != engine.layout.digest or not engine.has_net_of(path):
         raise UserMistake(f"--resume {path}: its network is not the one of the solver given")

@@ -46,6 +46,11 @@ def write_record(path: Path, server: StandaloneServer) -> None:
     unfinished.replace(path)
 
 
+def read_record(logs: Path, port: int) -> StandaloneServer | None:
+    """Return what the server of a port has left, if it has left anything."""
+    return _read(record_path(logs, port))
+
+
 def remove_record(path: Path, pid: int) -> None:
     """Remove the record of a process, unless another has taken its place."""
     server = _read(path)

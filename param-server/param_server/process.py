@@ -14,10 +14,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, TextIO
 
-import psutil
-
 from param_server.errors import UserMistake
 from param_server.options import DEFAULT_PORT
+from param_server.ports import holder
 from param_server.serving import Server
 
 if TYPE_CHECKING:
@@ -81,21 +80,8 @@ def bind(host: str, port: int | None) -> Server:
                     f"cannot bind to {host}, port {candidate}: {error.strerror}"
                 ) from error
     if port is not None:
-        raise UserMistake(f"port {port} is taken{_holder(port)}; choose another with --port")
+        raise UserMistake(f"port {port} is taken{holder(port)}; choose another with --port")
     raise UserMistake(f"ports {ports[0]} to {ports[-1]} are all taken; choose one with --port")
-
-
-def _holder(port: int) -> str:
-    """Return " by NAME (process PID)", as far as this user may know."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            listens = connection.status == psutil.CONN_LISTEN
-            if listens and getattr(connection.laddr, "port", 0) == port and connection.pid:
-                name = psutil.Process(connection.pid).name()
-                return f" by {name} (process {connection.pid})"
-    except (psutil.Error, OSError):
-        pass
-    return ""
 
 
 def set_at_signals(stop: threading.Event) -> None:

@@ -244,6 +244,7 @@ class Store:
         """Bind the server to a run; see ``Membership.open``."""
         with self._lock:
             self._admit(run, self._members.open)
+            self._tally.forget_failures()
 
     def close_run(self, run: str) -> None:
         """Unbind a run that is done; what it trained stays.  See ``Membership.close``."""

@@ -46,6 +46,11 @@ class Tally:
         self.non_finite_parameter = ""
         self._update_times: deque[float] = deque(maxlen=4096)
 
+    def forget_failures(self) -> None:
+        """Begin the count of non-finite gradients anew: another run is not to blame for them."""
+        self.non_finite_in_a_row = 0
+        self.non_finite_parameter = ""
+
     def count_push(self, push: Push, verdict: Verdict, not_finite: str) -> None:
         """Add what a push reports, whatever became of its gradient: the steps happened.
 
@@ -68,8 +73,7 @@ class Tally:
 
     def count_update(self, loss: float, staleness: int, now: float) -> None:
         """Add one update, ``staleness`` updates after its gradient's weights."""
-        self.non_finite_in_a_row = 0
-        self.non_finite_parameter = ""
+        self.forget_failures()
         if math.isfinite(loss):
             self.losses.append(loss)
         bucket = sum(staleness > bound for bound in STALENESS_BOUNDS)

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, PTH, T201  # kept as it was when it ran through pycaffe itself
+# ruff: noqa: E501, PTH100, PTH110, PTH118, PTH119, PTH120, PTH123, PTH208, T201 - as pycaffe ran it
 """Replay cases recorded from BVLC Caffe 1.0 through whatever `import caffe` finds, and compare.
 
 Usage:  PYTHONPATH=<folder of the caffe package> python replay.py [--cases DIR] [--verbose] [PREFIX ...]

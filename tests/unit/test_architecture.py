@@ -22,21 +22,21 @@ MODULES = {"ddq": ROOT / "ddq.py", "replay": ROOT / "replay.py"} | {
 OURS = {"ddq", "replay", *PACKAGES}
 
 # Who may import what of ours, most specific first.
+CLIENT_SIDE = {f"param_server.{name}" for name in ("client", "wire", "errors", "ports")}
 RULES = {
-    "ddq": {"barista", "caffe", "replay"},
+    "ddq": {"barista", "caffe", "replay", "param_server.errors"},
     "replay": set(),
     "barista.server_link": {
-        "barista", "param_server.client", "param_server.launch", "param_server.wire",
-        "param_server.errors", "caffe",
+        "barista", "caffe", *CLIENT_SIDE, "param_server.launch", "param_server.discovery",
     },
-    "barista": {"barista", "replay", "param_server.client", "param_server.wire",
-                "param_server.errors", "caffe"},
+    "barista": {"barista", "replay", "caffe", *CLIENT_SIDE},
     "param_server": {"param_server", "caffe"},
     "caffe": {"caffe"},
 }  # fmt: skip
 # Which foreign packages are at home in which modules only.
 HOMES = {
     "pyspark": ("ddq", "barista.spark"),
+    "py4j": ("barista.spark",),
     "torch": ("caffe",),
     "flask": ("param_server.app", "param_server.cli", "param_server.serving"),
     "werkzeug": ("param_server.app", "param_server.cli", "param_server.serving"),

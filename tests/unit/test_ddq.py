@@ -1,11 +1,15 @@
 """The driver's options and what it refuses before it starts anything."""
 
+from pathlib import Path
+
 import psutil
 import pytest
 
 import ddq
 from barista.games.models import q_network
 from barista.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -87,12 +91,61 @@ def test_a_resumed_run_keeps_its_own_model_and_settings(home):
     folder.write_config({"agent": {"game": "ddq/Snake-v0", "n_step": 5}})
     (folder.path / "train_val.prototxt").write_text(q_network("snake", 4, 2, 16, 16))
     (folder.path / "solver.prototxt").write_text('type: "SGD" base_lr: 0.5')
-    folder.append({"round": 1, "steps": 7})
     given = ddq._parser().parse_args(["--resume", str(folder.path), "--run-dir", str(home / "b")])
     job = ddq._prepare(given)
     assert (job.config.game, job.config.n_step) == ("ddq/Snake-v0", 5)
     assert 'type: "SGD"' in job.solver.read_text()
-    assert job.folder.metrics() == [{"round": 1, "steps": 7}]
+
+
+class Context:
+    master = "local[2]"
+
+
+class Server:
+    address = "127.0.0.1:5500"
+
+    def __init__(self, version):
+        self.version = version
+
+    def status(self):
+        return {"version": self.version}
+
+
+def test_a_chain_of_runs_has_one_curve_without_what_was_undone(home):
+    folder = RunFolder.create(home / "run")
+    folder.write_config({"agent": {"game": "ddq/Snake-v0"}})
+    for name in ("train_val.prototxt", "solver.prototxt"):
+        (folder.path / name).write_text((ROOT / "models/snake" / name).read_text())
+    rows = [{"round": n, "version": 100 * n, "steps": n} for n in (1, 2, 3)]
+    for row in rows:
+        folder.append(row)
+    given = ddq._parser().parse_args(["--resume", str(folder.path), "--run-dir", str(home / "b")])
+    job = ddq._prepare(given)
+    # The newest snapshot is of version 250: round 3 never happened.
+    assert ddq._begin_folder(job, job.config, Context(), Server(250)) == 3
+    assert job.folder.metrics() == rows[:2]
+    assert job.folder.config()["agent"]["game"] == "ddq/Snake-v0"
+
+
+def test_a_log_that_has_grown_too_long_is_put_aside(home, monkeypatch):
+    monkeypatch.setattr(ddq, "LOG_LIMIT_BYTES", 3)
+    log = home / "barista.log"
+    log.write_text("long")
+    ddq._begin_log(log)
+    assert not log.exists()
+    assert (home / "barista.log.1").read_text() == "long"
+
+
+@pytest.mark.parametrize("option", ["--weights", "--resume", "--server-host", "--server-port"])
+def test_what_is_for_an_own_server_excludes_a_named_one(capsys, home, option):
+    (home / "w").touch()
+    value = {"--weights": str(home / "w"), "--server-port": "5"}.get(option, "x")
+    if option == "--resume":
+        folder = RunFolder.create(home / "run")
+        folder.write_config({})
+        value = str(folder.path)
+    line = refused(capsys, ["--server", "127.0.0.1:9", option, value])
+    assert f"--server and {option} exclude each other" in line
 
 
 def test_every_option_is_explained():

@@ -141,3 +141,18 @@ def test_the_folder_of_slots_is_private(monkeypatch, tmp_path):
     folder = launch.slots_folder()
     assert folder == tmp_path / "a" / "barista"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_the_log_is_read_once_and_not_without_end(slot, tmp_path, monkeypatch):
+    log = tmp_path / "barista.log"
+    barista = launch.Barista(1, 0.0, 1, "t", "i", str(log))
+    assert barista.new_lines(slot) == []
+    log.write_text("one\ntwo\n")
+    assert barista.new_lines(slot) == ["one", "two"]
+    assert barista.new_lines(slot) == []
+    monkeypatch.setattr(launch, "_LOG_LIMIT_BYTES", 6)
+    with log.open("a") as file:
+        file.write("three\nfour\nfive\n")
+    assert barista.new_lines(slot) == ["", "five"]
+    log.write_text("new\n")  # it was begun anew
+    assert barista.new_lines(slot) == ["new"]

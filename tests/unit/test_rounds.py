@@ -3,8 +3,9 @@
 import threading
 
 import pytest
+from py4j.protocol import Py4JNetworkError
 
-from barista.spark.rounds import RoundError, RoundJob, reason
+from barista.spark.rounds import RoundError, RoundJob, Rounds, reason
 
 TRACE = """An error occurred while calling o51.collect.
 : org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 1.0 failed 4 \
@@ -32,6 +33,47 @@ def test_the_reason_is_ours_without_javas():
     assert reason(RuntimeError(TRACE)) == (
         "a Barista did not start; the end of barista.log:\nthe last line of the log"
     )
+
+
+LOST = """An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.
+: org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 2.0 failed 8 \
+times, most recent failure: Lost task 0.7 (executor 3): ExecutorLostFailure (executor 3 exited \
+caused by one of the running tasks) Reason: worker lost
+Driver stacktrace:
+\tat org.apache.spark.scheduler.DAGScheduler.abort(DAGScheduler.scala)
+"""
+IN_THE_LOG = TRACE.replace(
+    "the last line of the log", "ModuleNotFoundError: No module named 'torch'"
+)
+
+
+def test_what_a_quoted_log_says_hides_nothing():
+    assert reason(RuntimeError(IN_THE_LOG)) == (
+        "a Barista did not start; the end of barista.log:\n"
+        "ModuleNotFoundError: No module named 'torch'"
+    )
+
+
+def test_a_lost_executor_is_named():
+    assert reason(RuntimeError(LOST)).startswith("Lost task 0.7 (executor 3): ExecutorLostFailure")
+
+
+class Gone:
+    """A context whose JVM has died."""
+
+    def __getattr__(self, _):
+        def fail(*_):
+            raise Py4JNetworkError("Answer from Java side is empty")
+
+        return fail
+
+
+def test_a_spark_that_is_gone_is_one_line_or_nothing_to_do():
+    rounds = Rounds(Gone(), workers=1)
+    with pytest.raises(RoundError, match="Spark is gone"):
+        rounds.has_running_tasks()
+    rounds.cancel()
+    rounds.stop_baristas(timeout_s=5)
 
 
 def test_a_foreign_reason_is_its_first_line():

@@ -60,19 +60,37 @@ def earlier(tmp_path):
 
 
 def test_resume_takes_a_run_or_one_of_its_snapshots(earlier):
+    earlier.append({"round": 1})
     for given in (earlier.path, earlier.snapshots / "100"):
         resume = find_resume(str(given))
         assert resume.path == given.resolve()
-        assert resume.folder.path == earlier.path
+        assert resume.files == earlier.path
         assert resume.config == {"game": "ddq/Snake-v0", "n_step": 5}
+        assert resume.metrics == [{"round": 1}]
 
 
-def test_a_lone_snapshot_has_no_earlier_run(tmp_path):
+@pytest.mark.parametrize(
+    ("manifest", "config"), [({"game": "ddq/Snake-v0"}, {"game": "ddq/Snake-v0"}), ({}, {})]
+)
+def test_a_lone_snapshot_brings_its_game_and_its_files(tmp_path, manifest, config):
     snapshot = tmp_path / "elsewhere" / "100"
     snapshot.mkdir(parents=True)
-    (snapshot / "manifest.json").write_text("{}")
-    resume = find_resume(str(snapshot))
-    assert (resume.folder, resume.config) == (None, {})
+    (snapshot / "manifest.json").write_text(json.dumps(manifest))
+    assert find_resume(str(snapshot)) == (snapshot, snapshot, config, [])
+
+
+def test_a_lone_snapshot_with_a_damaged_manifest_is_one_line(tmp_path):
+    snapshot = tmp_path / "a" / "100"
+    snapshot.mkdir(parents=True)
+    (snapshot / "manifest.json").write_text("{")
+    with pytest.raises(RunFolderError, match="damaged"):
+        find_resume(str(snapshot))
+
+
+def test_the_newest_snapshot_is_the_one_with_the_greatest_version(earlier):
+    for name in ("99", "1000", ".tmp-5000"):
+        (earlier.snapshots / name).mkdir()
+    assert earlier.newest_snapshot() == earlier.snapshots / "1000"
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty"])

@@ -26,6 +26,9 @@ class Scripted:
     def is_alive(self):
         return self.alive
 
+    def new_lines(self, _):
+        return ["a line"]
+
 
 def status(*, number=1, metrics=None, error=None, heartbeat=0.0):
     progress = {"heartbeat": heartbeat, "replay_size": 9}
@@ -105,6 +108,7 @@ def test_a_restart_is_in_the_row(tmp_path, monkeypatch):
     row = task._run_round(assignment(tmp_path), 4, launch.Slot(tmp_path, "0"), None)
     assert (row["applied"], row["partition"]) == (1, 4)
     assert row["restarts"] == ["Barista 7 died in round 1"]
+    assert row["log"] == ["a line"]
 
 
 def test_the_log_is_the_drivers_on_its_own_host_only(tmp_path, monkeypatch):
@@ -113,3 +117,12 @@ def test_the_log_is_the_drivers_on_its_own_host_only(tmp_path, monkeypatch):
     assert task._log_path(given).parent == tmp_path / "local" / "barista"
     here = given._replace(host=task.socket.gethostname())
     assert task._log_path(here) == tmp_path / "barista.log"
+
+
+def test_workers_differ_by_ordinal_and_name(tmp_path):
+    given = assignment(tmp_path)
+    first = task._orders(given, 0, launch.Slot(tmp_path / "a", "0"), None)
+    second = task._orders(given, 1, launch.Slot(tmp_path / "b", "0"), None)
+    assert (first["ordinal"], second["ordinal"]) == (0, 1)
+    assert first["worker"] != second["worker"]
+    assert first["executor"]["pid"] > 0

@@ -74,9 +74,7 @@ def _bilinear(values: Tensor, _param: caffe_pb2.FillerParameter) -> None:
     )
     size = values.shape[3]
     factor = math.ceil(size / 2)
-    centre = (factor - 1) / (2.0 * factor) if size % 2 else factor
-    ramp = 1 - (torch.arange(size) / factor - (2 * factor - 1 - factor % 2) / (2.0 * factor)).abs()
-    del centre
+    ramp = 1 - (torch.arange(size) / factor - (size - 1) / (2.0 * factor)).abs()
     values.copy_(ramp[:, None] * ramp[None, :])
 
 

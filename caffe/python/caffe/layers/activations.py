@@ -82,6 +82,14 @@ class TanH(_Elementwise):
 class Power(_Elementwise):
     """(shift + scale · x) ** power."""
 
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Write the top's data; scaling alone, as of a net's input, needs no memory of its own."""
+        param = self.param.power_param
+        if param.power == 1 and param.shift == 0 and bottom[0] is not top[0]:
+            torch.mul(bottom[0].data_tensor, param.scale, out=top[0].data_tensor)
+        else:
+            super().forward(bottom, top)
+
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""
         param = self.param.power_param

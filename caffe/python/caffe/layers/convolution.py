@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from caffe.layer import Layer, register
-from caffe.precision import computes_bf16
+from caffe.precision import HalfCopies, computes_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +88,7 @@ class _BaseConvolution(Windowed):
         param = self.param.convolution_param
         self.require(len(bottom) == len(top), "needs as many tops as bottoms")
         self.read_windows(bottom[0])
+        self._half = HalfCopies()
         self.group = param.group
         self.channels = bottom[0].shape[self.channel_axis]
         self.num_output = param.num_output
@@ -145,7 +146,7 @@ class _BaseConvolution(Windowed):
             x = self._batched(below.data_tensor)
             w, b = weight, bias
             if half:
-                x, w = x.bfloat16(), w.bfloat16()
+                x, w = self._half.of("x", x), self._half.of("w", w)
                 b = None if b is None else b.bfloat16()
             y = torch.convolution(
                 x,
@@ -181,7 +182,7 @@ class _BaseConvolution(Windowed):
             x = self._batched(below.data_tensor)
             dy, w = self._batched(above.diff_tensor), weight
             if half:
-                x, dy, w = x.bfloat16(), dy.bfloat16(), w.bfloat16()
+                x, dy, w = (self._half.of(k, v) for k, v in (("x", x), ("dy", dy), ("w", w)))
             dx, dw, db = torch.ops.aten.convolution_backward(
                 dy,
                 x,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from caffe.layer import Layer, register
-from caffe.precision import computes_bf16
+from caffe.precision import HalfCopies, computes_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,7 @@ class InnerProduct(Layer):
         param = self.param.inner_product_param
         self.first_axis = self.axis(param.axis, bottom[0])
         self.transpose = param.transpose
+        self._half = HalfCopies()
         self.num_output = param.num_output
         self.num_input = math.prod(bottom[0].shape[self.first_axis :])
         shape = [self.num_output, self.num_input]
@@ -53,15 +54,16 @@ class InnerProduct(Layer):
         x = bottom[0].data_tensor.view(-1, self.num_input)  # [M, K]
         y = top[0].data_tensor.view(-1, self.num_output)  # [M, N]
         weight = self.blobs[0].data_tensor
-        columns = weight if self.transpose else weight.t()  # [K, N]
         if computes_bf16() and not self.is_output:
-            y.copy_(torch.mm(x.bfloat16(), columns.bfloat16()))
+            x, weight = self._half.of("x", x), self._half.of("weight", weight)
+            y.copy_(torch.mm(x, weight if self.transpose else weight.t()))
             if len(self.blobs) > 1:
                 y.add_(self.blobs[1].data_tensor)
         elif len(self.blobs) > 1:
+            columns = weight if self.transpose else weight.t()  # [K, N]
             torch.addmm(self.blobs[1].data_tensor, x, columns, out=y)
         else:
-            torch.mm(x, columns, out=y)
+            torch.mm(x, weight if self.transpose else weight.t(), out=y)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -71,18 +73,21 @@ class InnerProduct(Layer):
         dy = top[0].diff_tensor.view(-1, self.num_output)  # [M, N]
         if len(self.blobs) > 1 and self.wants_gradient(1):
             self.blobs[1].diff_tensor.add_(dy.sum(dim=0))
-        weight = self.blobs[0]
-        rows = weight.data_tensor.t() if self.transpose else weight.data_tensor  # [N, K]
+        weight, total = self.blobs[0].data_tensor, self.blobs[0].diff_tensor
         half = computes_bf16() and not self.is_output
         if half:
-            x, dy, rows = x.bfloat16(), dy.bfloat16(), rows.bfloat16()
+            x, dy = self._half.of("x", x), self._half.of("dy", dy)
         if self.wants_gradient(0):
             left, right = (x, dy) if self.transpose else (dy, x)
             if half:
-                weight.diff_tensor.add_(torch.mm(left.t(), right))
+                room = self._half.room("gradient", total.shape)
+                total.add_(torch.mm(left.t(), right, out=room))
             else:
-                weight.diff_tensor.addmm_(left.t(), right)
+                total.addmm_(left.t(), right)
         if propagate_down[0]:
+            if half:
+                weight = self._half.of("weight", weight)
+            rows = weight.t() if self.transpose else weight  # [N, K]
             dx = bottom[0].diff_tensor.view(-1, self.num_input)
             if half:
                 dx.copy_(torch.mm(dy, rows))

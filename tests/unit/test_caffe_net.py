@@ -1,0 +1,192 @@
+import numpy as np
+import pytest
+import torch
+from caffe.gradient_check import net_from_text
+from caffe.proto.caffe_pb2 import NetParameter
+from caffe.prototxt import parse_text
+from torch.nn import functional
+
+import caffe
+
+Q_NET = """
+layer { name: "state" type: "Input" top: "state" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "fc" type: "InnerProduct" bottom: "state" top: "fc"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "fc" top: "fc" }
+layer { name: "q" type: "InnerProduct" bottom: "fc" top: "Q_out" WEIGHT
+  inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+"""
+
+
+def build(text, phase=caffe.TRAIN):
+    return caffe.Net(parse_text(text, NetParameter()), phase)
+
+
+def q_net(weight="loss_weight: 1"):
+    net = build(Q_NET.replace("WEIGHT", weight))
+    net.blobs["state"].data[...] = np.random.default_rng(0).normal(size=(2, 3))
+    net.forward()
+    return net
+
+
+DIFF = np.array([[1, 0], [0, -2]], np.float32)
+
+
+def test_backward_from_q_out_gives_the_exact_gradients():
+    net = q_net()
+    net.backward(Q_out=DIFF)
+    w1, b1, w2, b2 = (
+        torch.tensor(net.params[layer][i].data, requires_grad=True)
+        for layer, i, _ in net.arena_layout
+    )
+    hidden = functional.relu(torch.tensor(net.blobs["state"].data) @ w1.t() + b1)
+    (hidden @ w2.t() + b2).backward(torch.tensor(DIFF))
+    expected = np.concatenate([p.grad.numpy().ravel() for p in (w1, b1, w2, b2)])
+    np.testing.assert_allclose(net.diff_arena, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_without_a_loss_weight_nothing_has_a_backward():
+    net = q_net(weight="")
+    net.backward(Q_out=DIFF)
+    assert not net.diff_arena.any()
+
+
+def test_the_first_layer_computes_no_input_gradient():
+    net = q_net()
+    net.backward(Q_out=DIFF)
+    assert not net.blobs["state"].diff.any()
+
+
+def test_force_backward_computes_it():
+    net = build("force_backward: true " + Q_NET.replace("WEIGHT", ""))
+    net.blobs["state"].data[...] = 1
+    net.params["fc"][0].data[...] = 1
+    net.forward()
+    net.backward(Q_out=DIFF)
+    assert net.blobs["state"].diff.any()
+
+
+def test_propagate_down_false_stops_the_gradient():
+    net = q_net()
+    stopped = build(
+        Q_NET.replace("WEIGHT", "loss_weight: 1 propagate_down: false"),
+    )
+    stopped.blobs["state"].data[...] = net.blobs["state"].data
+    stopped.forward()
+    stopped.backward(Q_out=DIFF)
+    assert stopped.params["q"][1].diff.any()
+    assert not stopped.params["fc"][0].diff.any()
+
+
+def test_frozen_layers_before_the_loss_are_skipped():
+    frozen = "param { lr_mult: 0 } param { lr_mult: 0 }"
+    net = build(
+        Q_NET.replace('top: "fc"\n', f'top: "fc" {frozen}\n').replace("WEIGHT", "loss_weight: 1")
+    )
+    net.forward()
+    net.backward(Q_out=DIFF)
+    assert not net.blobs["fc"].diff.any()
+    assert net.params["q"][1].diff.any()
+
+
+def test_the_loss_is_the_sum_of_weighted_tops():
+    net = net_from_text(
+        """layer { name: "e" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "l" loss_weight: 3 }
+        layer { name: "r" type: "Reduction" bottom: "z" top: "s" loss_weight: 0.5 }""",
+        x=(2, 1), t=(2, 1), z=(2,),
+    )  # fmt: skip
+    net.blobs["x"].data[...] = 2
+    net.blobs["z"].data[...] = 4
+    assert net._forward(0, len(net.layers) - 1) == pytest.approx(3 * 2 + 0.5 * 8)
+
+
+def test_a_reshaped_input_reshapes_the_net_at_the_next_forward():
+    net = q_net()
+    net.blobs["state"].reshape(5, 3)
+    net.forward()
+    assert net.blobs["Q_out"].data.shape == (5, 2)
+    net.backward(Q_out=np.ones((5, 2), np.float32))
+    assert net.diff_arena.any()
+
+
+def test_reshape_keeps_the_loss_weight():
+    net = q_net()
+    net.blobs["state"].reshape(5, 3)
+    net.reshape()
+    assert (net.blobs["Q_out"].diff == 1).all()
+
+
+def test_views_stay_live_over_forwards():
+    net = q_net()
+    view = net.blobs["Q_out"].data
+    net.blobs["state"].data[...] = 3
+    net.forward()
+    np.testing.assert_array_equal(view, net.blobs["Q_out"].data)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('layer { name: "a" type: "TanH" bottom: "nope" top: "y" }', "nope"),
+        (
+            'layer { name: "a" type: "TanH" bottom: "x" top: "y" }'
+            'layer { name: "b" type: "TanH" bottom: "x" top: "y" }',
+            "already makes top 'y'",
+        ),
+        (
+            'layer { name: "a" type: "TanH" bottom: "x" top: "y" param {} }',
+            "has 0 parameters, but 1 param",
+        ),
+        (
+            'layer { name: "a" type: "TanH" bottom: "x" top: "y" loss_weight: 1 loss_weight: 2 }',
+            "loss_weight",
+        ),
+        (
+            'layer { name: "a" type: "TanH" bottom: "x" top: "y" propagate_down: true '
+            "propagate_down: true }",
+            "propagate_down",
+        ),
+    ],
+)
+def test_a_wrong_net_is_refused_with_the_reason(text, message):
+    with pytest.raises(caffe.CaffeError, match=message):
+        net_from_text(text, x=(1, 2))
+
+
+SHARED = """
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "y" param { name: "w" SPEC }
+  inner_product_param { num_output: 4 bias_term: false } }
+layer { name: "b" type: "InnerProduct" bottom: "y" top: "z" param { name: "w" OTHER }
+  inner_product_param { num_output: N bias_term: false } }
+"""
+
+
+def shared(spec="", other="", n=4):
+    text = SHARED.replace("SPEC", spec).replace("OTHER", other).replace("N ", f"{n} ")
+    return net_from_text(text, x=(1, 4))
+
+
+def test_shared_parameters_must_agree_in_shape_and_multipliers():
+    with pytest.raises(caffe.CaffeError, match="shape"):
+        shared(n=2)
+    with pytest.raises(caffe.CaffeError, match="lr_mult"):
+        shared("lr_mult: 1", "lr_mult: 2")
+
+
+def test_a_multiplier_given_by_the_sharer_counts():
+    assert shared(other="lr_mult: 3").arena.parameters[0].lr_mult == 3
+
+
+def test_gradients_of_shared_parameters_add_up():
+    net = shared()
+    net.params["a"][0].data[...] = 1
+    net.blobs["x"].data[...] = 1
+    net.forward()
+    net.backward(z=np.ones((1, 4), np.float32))
+    # a: dz·w = 4 at every place, times x = 1; b: dz = 1 times y = 4
+    assert (net.params["a"][0].diff == 8).all()
+
+
+def test_an_empty_range_of_layers_is_refused():
+    with pytest.raises(caffe.CaffeError, match="has 0"):
+        build("").forward()
