@@ -239,7 +239,7 @@ def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
         job.given.minutes or (None if job.given.rounds else DEFAULT_MINUTES),
         job.given.updates_per_round,
     )
-    session.ship_code(context)
+    session.ship_code(context, job.folder.path)
     first_round = _begin_folder(job, config, context, server)
     where = f"{context.master}, {slots} task slot{'s' * (slots > 1)}"
     print(_plan(job, config, server, where, limits), flush=True)
@@ -344,6 +344,11 @@ def _finish(
 
 def _workers(job: Job, context: SparkContext, slots: int) -> int:
     wanted = job.given.workers or slots
+    if not slots and not job.given.workers:
+        raise UsageError(
+            f"{context.master} has given no executor within half a minute: is the cluster busy, or "
+            "does it not have what spark.executor.* asks for?  See logs/spark.log"
+        )
     dynamic = context.getConf().get("spark.dynamicAllocation.enabled", "false") == "true"
     if wanted > slots and not dynamic:
         raise UsageError(

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -179,11 +178,13 @@ def slots_per_executor(context: SparkContext) -> int:
     return int(context.getConf().get("spark.executor.cores", "0") or 0) or MANY_SLOTS
 
 
-def ship_code(context: SparkContext) -> None:
-    """Give executors this project's code; a local master has it already."""
+def ship_code(context: SparkContext, folder: Path) -> None:
+    """Give executors this project's code; a local master has it already.
+
+    Spark hands the file itself to executors, late ones too: it stays in `folder`.
+    """
     if not is_local(context.master):
-        with tempfile.TemporaryDirectory(prefix="ddq-") as folder:  # Spark keeps a copy
-            context.addPyFile(str(write_pyfiles(Path(folder) / "ddq-pyfiles.zip")))
+        context.addPyFile(str(write_pyfiles(folder / "ddq-pyfiles.zip")))
 
 
 def write_pyfiles(path: str | Path) -> Path:

@@ -96,9 +96,15 @@ class Site:
             time.sleep(0.1)
         return pytest.fail(f"it did not come to that\n{self.story(process)}")
 
-    def processes(self):
-        """Return the living processes of this site, however deep."""
-        return marked(self.env)
+    def find(self, *words):
+        """Return a living process of this site whose command line has these words, or None."""
+        for process in marked(self.env):
+            try:
+                if set(words) <= set(process.cmdline()):
+                    return process
+            except psutil.Error:
+                continue
+        return None
 
     def assert_nothing_left(self):
         gone_by = time.monotonic() + 10

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -159,8 +160,7 @@ def test_a_killed_server_is_restarted_and_the_run_goes_on(site):
         site.command(*SMALL, "--rounds", "2", "--updates-per-round", "30", "--run-dir", str(run))
     )
     site.wait_for((run / "metrics.jsonl").exists, process)
-    server = next(p for p in site.processes() if "param_server.cli" in p.cmdline())
-    server.kill()
+    site.find("param_server.cli").kill()
     assert process.wait(200) == 0, site.story(process)
     said = process.out.read_text()
     assert "the parameter server died (-9) and was restarted from version" in said
@@ -172,11 +172,39 @@ def test_a_killed_driver_takes_everything_along_and_leaves_a_snapshot(site):
     run = site.home / "run"
     process = site.start(site.command(*SMALL, "--minutes", "5", "--run-dir", str(run)))
     site.wait_for((run / "metrics.jsonl").exists, process)
-    driver = next(p for p in site.processes() if "python" in p.name() and str(run) in p.cmdline())
-    driver.kill()
+    # spark-submit's own JVM has these words too; the driver is Python.
+    site.find(sys.executable, str(ROOT / "ddq.py")).kill()
     assert process.wait(60) != 0
     site.assert_nothing_left()
     assert json.loads((newest_snapshot(run) / "manifest.json").read_text())["version"] > 0
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(site):
+    run = site.home / "run"
+    process = site.start(site.command(*SMALL, "--run-dir", str(run)))
+    site.wait_for(lambda: site.find("param_server.cli"), process)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130, site.story(process)
+    said = process.out.read_text() + process.err.read_text()
+    assert "Traceback" not in said, said
+    site.assert_nothing_left()
+    assert not run.exists()
+
+
+@pytest.mark.timeout(420)
+def test_executors_of_their_own_get_the_code_and_a_barista_each(site):
+    run = site.home / "run"
+    command = site.command(
+        *SMALL, "--rounds", "1", "--updates-per-round", "30", "--run-dir", str(run),
+        "--workers", "2", master="local-cluster[2,1,1024]",
+    )  # fmt: skip
+    code, out, err = site.run(command, timeout_s=360)
+    assert code == 0, out + err
+    workers = rows(run)[-1]["workers"]
+    assert rows(run)[-1]["version"] == 60
+    assert len({w["worker"] for w in workers}) == 2
+    assert {w["worker"].rpartition("-")[2] for w in workers} == {"0"}  # slot 0 of two executors
+    site.assert_nothing_left()
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,60 @@ def test_a_barista_starts_from_the_zip_alone(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.count("files.zip") == 2
+
+
+class Cluster:
+    """A context of a cluster whose executors come one by one."""
+
+    master = "spark://head:7077"
+
+    def __init__(self, *slots):
+        self._slots = list(slots)
+        self._jsc = self
+
+    def sc(self):
+        return self
+
+    def resourceProfileManager(self):  # noqa: N802 (Spark's name)
+        return self
+
+    def defaultResourceProfile(self):  # noqa: N802
+        return None
+
+    def maxNumConcurrentTasks(self, _):  # noqa: N802
+        return self._slots.pop(0) if len(self._slots) > 1 else self._slots[0]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(session.time, "sleep", sleep)
+    return now
+
+
+def test_slots_are_counted_when_the_wanted_ones_have_come(clock):
+    said = []
+    assert session.task_slots(Cluster(0, 2, 4, 8), 4, said.append) == 4
+    assert said == [f"executors register: {n} task slots so far" for n in (2, 4)]
+
+
+def test_slots_are_counted_when_no_more_come(clock):
+    assert session.task_slots(Cluster(0, 2, 4, 4), None, lambda _: None) == 4
+    assert session.SETTLED_S < clock[0] < session.REGISTER_S
+
+
+def test_a_cluster_that_gives_nothing_is_waited_for_with_an_end(clock):
+    assert session.task_slots(Cluster(0), None, lambda _: None) == 0
+    assert clock[0] <= session.REGISTER_S + 1
+
+
+def test_a_local_master_is_not_waited_for(clock):
+    local = Cluster(2)
+    local.master = "local[2,4]"
+    assert session.task_slots(local, 8) == 2
+    assert clock[0] == 0.0

@@ -11,12 +11,7 @@ if TYPE_CHECKING:
     from caffe import io, layers, net_spec, proto
     from caffe.errors import CaffeCallError, CaffeError, CaffeFileError
     from caffe.layer import Layer
-    from caffe.net_spec import NetSpec, params, to_proto
-    from caffe.precision import set_num_threads, set_precision, set_random_seed
-    from caffe.pycaffe import (
-        TEST,
-        TRAIN,
-        Net,
+    from caffe.modes import (
         Timer,
         has_nccl,
         init_log,
@@ -30,6 +25,13 @@ if TYPE_CHECKING:
         set_solver_rank,
         solver_count,
         solver_rank,
+    )
+    from caffe.net_spec import NetSpec, params, to_proto
+    from caffe.precision import set_num_threads, set_precision, set_random_seed
+    from caffe.pycaffe import (
+        TEST,
+        TRAIN,
+        Net,
     )
     from caffe.solver import (
         AdaDeltaSolver,

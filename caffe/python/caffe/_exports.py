@@ -10,12 +10,7 @@ __version__ = "1.0.0"
 _ORIGINS = {
     "caffe.errors": ("CaffeCallError", "CaffeError", "CaffeFileError"),
     "caffe.layer": ("Layer",),
-    "caffe.net_spec": ("NetSpec", "params", "to_proto"),
-    "caffe.precision": ("set_num_threads", "set_precision", "set_random_seed"),
-    "caffe.pycaffe": (
-        "TEST",
-        "TRAIN",
-        "Net",
+    "caffe.modes": (
         "Timer",
         "has_nccl",
         "init_log",
@@ -29,6 +24,13 @@ _ORIGINS = {
         "set_solver_rank",
         "solver_count",
         "solver_rank",
+    ),
+    "caffe.net_spec": ("NetSpec", "params", "to_proto"),
+    "caffe.precision": ("set_num_threads", "set_precision", "set_random_seed"),
+    "caffe.pycaffe": (
+        "TEST",
+        "TRAIN",
+        "Net",
     ),
     "caffe.solver": (
         "AdaDeltaSolver",

@@ -1,9 +1,7 @@
-"""pycaffe's public names: Net and the functions of the module `caffe`."""
+"""pycaffe's Net."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +9,6 @@ import numpy as np
 
 from caffe import weights as weight_files
 from caffe.errors import CaffeCallError, CaffeError, CaffeFileError
-from caffe.layer import Layer, layer_types
 from caffe.net import Network
 from caffe.proto import caffe_pb2
 from caffe.prototxt import read_net
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from caffe.blob import Blob, BlobVec
+    from caffe.layer import Layer
 
 TRAIN: int = caffe_pb2.TRAIN
 TEST: int = caffe_pb2.TEST
@@ -332,77 +330,3 @@ def _cut(
     """Return the rows of the batches as arrays, without those that filled up the last."""
     length = len(next(iter(inputs.values())))
     return {name: np.asarray(rows)[:length] for name, rows in collected.items()}
-
-
-def set_mode_cpu() -> None:
-    """Do nothing: the engine computes on the processor."""
-
-
-def set_mode_gpu() -> None:
-    """Do nothing, as a pycaffe built without a GPU."""
-
-
-def set_device(device: int) -> None:
-    """Refuse: the engine computes on the processor."""
-    raise CaffeError(f"device {device} is not available: this engine computes on the processor")
-
-
-def set_multiprocess(_value: bool) -> None:  # noqa: FBT001  # as in pycaffe
-    """Do nothing: this is pycaffe's way of training on many GPUs."""
-
-
-def set_solver_count(_count: int) -> None:
-    """Do nothing."""
-
-
-def set_solver_rank(_rank: int) -> None:
-    """Do nothing."""
-
-
-def solver_count() -> int:
-    """Return 1."""
-    return 1
-
-
-def solver_rank() -> int:
-    """Return 0."""
-    return 0
-
-
-def has_nccl() -> bool:
-    """Return False."""
-    return False
-
-
-def layer_type_list() -> list[str]:
-    """Return the names of the known layer types."""
-    return layer_types()
-
-
-def log(message: str) -> None:
-    """Write a line to stderr."""
-    sys.stderr.write(f"{message}\n")
-
-
-def init_log(*_args: Any) -> None:
-    """Do nothing: this engine writes no log of its own."""
-
-
-class Timer:
-    """A stopwatch; milliseconds."""
-
-    def __init__(self) -> None:
-        self._started = self._elapsed_ms = 0.0
-
-    def start(self) -> None:
-        """Start anew."""
-        self._started = time.perf_counter()
-
-    def stop(self) -> None:
-        """Stop; `ms` is the time since `start`."""
-        self._elapsed_ms = 1000 * (time.perf_counter() - self._started)
-
-    @property
-    def ms(self) -> float:
-        """Milliseconds between the last start and the last stop."""
-        return self._elapsed_ms
