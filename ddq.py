@@ -383,7 +383,7 @@ def _check_memory(job: Job, config: AgentConfig, *, local: bool) -> None:
 def _plan(job: Job, config: AgentConfig, server: ServerLink, where: str, limits: Limits) -> str:
     kind = "double DQN" if config.double else "DQN"
     ends = [f"{limits.minutes:g} minutes"] if limits.minutes else []
-    ends += [f"{limits.rounds} rounds"] if limits.rounds else []
+    ends += [f"{limits.rounds} round{'s' * (limits.rounds > 1)}"] if limits.rounds else []
     origin = f", resumed from {job.given.resume}" if job.resume else ""
     rule = model.solver_line(job.files)
     return f"""\
