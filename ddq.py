@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from barista.results import Players
     from barista.spark.training import Limits
 
-DEFAULT_MINUTES = 4.0  # with start, stop and evaluation about five on two cores
 DEFAULT_EPISODES = {"ddq/Snake-v0": 100}  # of the evaluation; else 8
 LOG_LIMIT_BYTES = 10 << 20  # a longer barista.log begins anew with the next run
 
@@ -68,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     job: Job | None = None
     try:
-        job = _prepare(_parser().parse_args(argv))
+        job = _prepare(options.driver_parser().parse_args(argv))
         return _train(job)
     except (UsageError, ConfigError, GameError, model.ModelError, RunFolderError) as error:
         code, said = 2, str(error)
@@ -80,44 +79,6 @@ def main(argv: list[str] | None = None) -> int:
     if job is not None and not job.folder.metrics():
         job.folder.discard()
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = options.OneLineParser(prog="ddq.py", description="Train a deep Q-network on Spark.")
-    run = parser.add_argument_group("the run")
-    run.add_argument("--workers", type=options.positive_int, help="(default: the task slots)")
-    run.add_argument("--rounds", type=options.positive_int, help="end after so many rounds")
-    run.add_argument(
-        "--minutes",
-        type=options.positive_float,
-        help=f"end after so much training (default, without --rounds: {DEFAULT_MINUTES:g})",
-    )
-    run.add_argument(
-        "--updates-per-round",
-        type=options.positive_int,
-        metavar="K",
-        help="of each worker (default: what lasts about 20 s)",
-    )
-    run.add_argument("--run-dir", help="folder of this run (default: logs/<time>-<game>)")
-    run.add_argument("--resume", metavar="RUN_OR_SNAPSHOT", help="go on from there")
-    run.add_argument(
-        "--evaluate",
-        type=int,
-        metavar="EPISODES",
-        help="at the end; 0: none (default: 8, Snake 100)",
-    )
-    net = parser.add_argument_group("the model")
-    net.add_argument("--model", help="prototxt of the Q-network (default: the game's)")
-    net.add_argument("--solver", help="prototxt of the update rule (default: the game's)")
-    net.add_argument("--weights", metavar="FILE.caffemodel", help="start from these weights")
-    server = parser.add_argument_group("the parameter server")
-    server.add_argument("--server", metavar="HOST:PORT", help="use this one; token from DDQ_TOKEN")
-    server.add_argument("--server-host", help="where an embedded server binds")
-    server.add_argument(
-        "--server-port", type=options.positive_int, help="(default: 5500 or next free)"
-    )
-    options.add_agent_options(parser)
-    return parser
 
 
 def _prepare(given: argparse.Namespace) -> Job:
@@ -236,7 +197,7 @@ def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
     _check_memory(job, config, local=session.is_local(context.master))
     limits = training.Limits(
         job.given.rounds,
-        job.given.minutes or (None if job.given.rounds else DEFAULT_MINUTES),
+        job.given.minutes or (None if job.given.rounds else options.DEFAULT_MINUTES),
         job.given.updates_per_round,
     )
     session.ship_code(context, job.folder.path)

@@ -15,6 +15,8 @@ from barista.config import AgentConfig, defaults_for, option_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+DEFAULT_MINUTES = 4.0  # of training; with start, stop and evaluation about five on two cores
+
 _NOT_OPTIONS = ("workers",)  # ddq.py's own: the default depends on the cluster
 _TYPES: dict[type, Any] = {str: str, int: int, float: float}
 
@@ -26,6 +28,43 @@ class OneLineParser(argparse.ArgumentParser):
         """Print one line and leave with exit code 2."""
         sys.stderr.write(f"{self.prog}: {message} (--help lists the options)\n")
         raise SystemExit(2)
+
+
+def driver_parser() -> argparse.ArgumentParser:
+    """Return the parser of `ddq.py`."""
+    parser = OneLineParser(prog="ddq.py", description="Train a deep Q-network on Spark.")
+    run = parser.add_argument_group("the run")
+    run.add_argument("--workers", type=positive_int, help="(default: the task slots)")
+    run.add_argument("--rounds", type=positive_int, help="end after so many rounds")
+    run.add_argument(
+        "--minutes",
+        type=positive_float,
+        help=f"end after so much training (default, without --rounds: {DEFAULT_MINUTES:g})",
+    )
+    run.add_argument(
+        "--updates-per-round",
+        type=positive_int,
+        metavar="K",
+        help="of each worker (default: what lasts about 20 s)",
+    )
+    run.add_argument("--run-dir", help="folder of this run (default: logs/<time>-<game>)")
+    run.add_argument("--resume", metavar="RUN_OR_SNAPSHOT", help="go on from there")
+    run.add_argument(
+        "--evaluate",
+        type=int,
+        metavar="EPISODES",
+        help="at the end; 0: none (default: 8, Snake 100)",
+    )
+    net = parser.add_argument_group("the model")
+    net.add_argument("--model", help="prototxt of the Q-network (default: the game's)")
+    net.add_argument("--solver", help="prototxt of the update rule (default: the game's)")
+    net.add_argument("--weights", metavar="FILE.caffemodel", help="start from these weights")
+    server = parser.add_argument_group("the parameter server")
+    server.add_argument("--server", metavar="HOST:PORT", help="use this one; token from DDQ_TOKEN")
+    server.add_argument("--server-host", help="where an embedded server binds")
+    server.add_argument("--server-port", type=port, help="(default: 5500 or next free)")
+    add_agent_options(parser)
+    return parser
 
 
 def add_agent_options(parser: argparse.ArgumentParser) -> None:

@@ -18,18 +18,17 @@ ROOT = Path(__file__).resolve().parents[2]
 def environment(home):
     """Return what `activate` gives, plus a mark by which every descendant is found."""
     venv = Path(sys.prefix)
-    java = venv / "java"
     env = {k: v for k, v in os.environ.items() if not k.startswith(("DDQ_", "SPARK_", "PYSPARK_"))}
+    activated = subprocess.run(
+        ["sh", "-c", '. "$0" && env -0', str(venv / "ddq-env.sh")],
+        env=env, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
     return {
-        **env,
+        **dict(line.split("=", 1) for line in activated.split("\0") if line),
         "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_DRIVER_PYTHON": sys.executable,
-        "SPARK_CONF_DIR": str(ROOT / "scripts/spark"),
         "DDQ_ROOT": str(home),
         "DDQ_TEST_MARK": uuid.uuid4().hex,
         "OMP_NUM_THREADS": "1",
-        **({"JAVA_HOME": str(java)} if java.is_dir() else {}),
     }
 
 

@@ -91,7 +91,9 @@ def test_a_resumed_run_keeps_its_own_model_and_settings(home):
     folder.write_config({"agent": {"game": "ddq/Snake-v0", "n_step": 5}})
     (folder.path / "train_val.prototxt").write_text(q_network("snake", 4, 2, 16, 16))
     (folder.path / "solver.prototxt").write_text('type: "SGD" base_lr: 0.5')
-    given = ddq._parser().parse_args(["--resume", str(folder.path), "--run-dir", str(home / "b")])
+    given = ddq.options.driver_parser().parse_args(
+        ["--resume", str(folder.path), "--run-dir", str(home / "b")]
+    )
     job = ddq._prepare(given)
     assert (job.config.game, job.config.n_step) == ("ddq/Snake-v0", 5)
     assert 'type: "SGD"' in job.solver.read_text()
@@ -119,7 +121,9 @@ def test_a_chain_of_runs_has_one_curve_without_what_was_undone(home):
     rows = [{"round": n, "version": 100 * n, "steps": n} for n in (1, 2, 3)]
     for row in rows:
         folder.append(row)
-    given = ddq._parser().parse_args(["--resume", str(folder.path), "--run-dir", str(home / "b")])
+    given = ddq.options.driver_parser().parse_args(
+        ["--resume", str(folder.path), "--run-dir", str(home / "b")]
+    )
     job = ddq._prepare(given)
     # The newest snapshot is of version 250: round 3 never happened.
     assert ddq._begin_folder(job, job.config, Context(), Server(250)) == 3
@@ -149,5 +153,5 @@ def test_what_is_for_an_own_server_excludes_a_named_one(capsys, home, option):
 
 
 def test_every_option_is_explained():
-    for action in ddq._parser()._actions:
+    for action in ddq.options.driver_parser()._actions:
         assert action.help, action.dest
