@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import signal
 import socket
 import sys
 import time
@@ -25,6 +24,7 @@ from param_server.errors import ParamServerError
 from barista import model, options
 from barista.config import AgentConfig, ConfigError
 from barista.games import GameError, GameSpec, spec
+from barista.interrupts import Interrupts, StartInterrupted
 from barista.report import Progress
 from barista.run_folder import Resume, RunFolder, RunFolderError, find_resume, logs_root
 from barista.server_link import ServerLink, ServerLinkError, Wish
@@ -58,30 +58,36 @@ class Job(NamedTuple):
     resume: Resume | None
     run: str  # this run's identity in the server's ledger
     logs: Path
+    interrupts: Interrupts
 
 
 def main(argv: list[str] | None = None) -> int:
     """Train; returns the exit code: 0 done, 2 the user's mistake, 1 a failure, 130 interrupted."""
     # Without any handler, py4j's log of an interrupt would print a traceback.
     logging.getLogger().addHandler(logging.NullHandler())
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts = Interrupts()
+    interrupts.install()
     job: Job | None = None
+    halt = False
     try:
-        job = _prepare(options.driver_parser().parse_args(argv))
+        job = _prepare(options.driver_parser().parse_args(argv), interrupts)
         return _train(job)
     except (UsageError, ConfigError, GameError, model.ModelError, RunFolderError) as error:
         code, said = 2, str(error)
     except ServerLinkError as error:
         code, said = error.exit_code, str(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         code, said = 130, "interrupted"
+        halt = isinstance(error, StartInterrupted)
     _complain(said)
     if job is not None and not job.folder.metrics():
         job.folder.discard()
+    if halt:
+        _halt_spark(code)
     return code
 
 
-def _prepare(given: argparse.Namespace) -> Job:
+def _prepare(given: argparse.Namespace, interrupts: Interrupts) -> Job:
     """Check everything that can be checked before something is started."""
     resume = find_resume(given.resume) if given.resume else None
     config = options.agent_config(given, resume.config if resume else {})
@@ -102,7 +108,7 @@ def _prepare(given: argparse.Namespace) -> Job:
         _begin_log(logs / "barista.log")
     except OSError as error:
         raise RunFolderError(f"cannot write {folder.path}: {error.strerror}") from error
-    return Job(given, config, game, files, folder, solver, resume, run, logs)
+    return Job(given, config, game, files, folder, solver, resume, run, logs, interrupts)
 
 
 def _check_options(given: argparse.Namespace) -> None:
@@ -141,9 +147,13 @@ def _train(job: Job) -> int:
             if link is None:
                 link = starter.submit(ServerLink.open, _wish(job, session.driver_host(context)))
             server = link.result()
+            job.interrupts.check()
         except session.SessionError as error:
             _abandon(link)
             raise ServerLinkError(str(error), error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            _abandon(link)
+            raise StartInterrupted from interrupt
         except BaseException:
             _abandon(link)
             raise
@@ -228,6 +238,7 @@ def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
         ),
         workers=workers,
         limits=limits,
+        check=job.interrupts.check,
     )
     interrupted = failed = False
     try:
@@ -365,8 +376,13 @@ def _complain(error: object) -> None:
     sys.stderr.write(f"ddq.py: {error}\n")
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _halt_spark(code: int) -> None:
+    """End the JVM at once: with a context half made, its shutdown can wait for ever."""
+    from barista.spark import session  # noqa: PLC0415
+
+    sys.stderr.flush()
+    time.sleep(0.3)  # our last line goes through that JVM
+    session.halt(code)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,7 @@ def open_context(name: str) -> SparkContext:
     if not _resolves("localhost"):
         # pyspark's accumulators listen on that name, unless they use a socket file.
         conf.setIfMissing("spark.python.unix.domain.socket.enabled", "true")
+    handler = signal.getsignal(signal.SIGINT)
     try:
         context = SparkContext(conf=conf)
     except (PySparkException, Py4JError, OSError) as error:
@@ -112,8 +114,16 @@ def open_context(name: str) -> SparkContext:
             f"Spark does not start: {reason(error)}; see logs/spark.log", exit_code=code
         ) from error
     # pyspark has put its own handler here, which prints py4j's tracebacks.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, handler)
     return context
+
+
+def halt(code: int) -> None:
+    """End the JVM with this exit code, without its shutdown hooks."""
+    jvm = SparkContext._jvm  # noqa: SLF001 (there is no public way to the JVM)
+    if jvm is not None:
+        with suppress(Py4JError, OSError):  # it does not live to answer
+            jvm.java.lang.Runtime.getRuntime().halt(code)
 
 
 def _resolves(name: str) -> bool:

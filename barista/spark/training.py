@@ -16,6 +16,8 @@ from barista import dqn
 from barista.report import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from barista.config import AgentConfig
     from barista.report import Progress
     from barista.run_folder import RunFolder
@@ -74,6 +76,7 @@ class Training:
         assignment: Assignment,
         workers: int,
         limits: Limits,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._rounds = rounds
         self._server = server
@@ -83,6 +86,7 @@ class Training:
         self._assignment = assignment
         self._workers = workers
         self._limits = limits
+        self._check = check  # raises what was asked for while nobody could listen
         self._deadline: float | None = None
         self._updates_per_s = 0.0
         self._snapshot_error = ""
@@ -124,6 +128,7 @@ class Training:
         waiting_since: float | None = time.monotonic()
         warned = False
         while not job.wait(1.0):
+            self._check()
             now = time.monotonic()
             self._look_at_server(number, done)
             if self._rounds.has_running_tasks():

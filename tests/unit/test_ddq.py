@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DDQ_ROOT", str(tmp_path))
-    monkeypatch.setattr(ddq.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(ddq.Interrupts, "install", lambda _: None)
     return tmp_path
 
 
@@ -94,7 +94,7 @@ def test_a_resumed_run_keeps_its_own_model_and_settings(home):
     given = ddq.options.driver_parser().parse_args(
         ["--resume", str(folder.path), "--run-dir", str(home / "b")]
     )
-    job = ddq._prepare(given)
+    job = ddq._prepare(given, ddq.Interrupts())
     assert (job.config.game, job.config.n_step) == ("ddq/Snake-v0", 5)
     assert 'type: "SGD"' in job.solver.read_text()
 
@@ -124,7 +124,7 @@ def test_a_chain_of_runs_has_one_curve_without_what_was_undone(home):
     given = ddq.options.driver_parser().parse_args(
         ["--resume", str(folder.path), "--run-dir", str(home / "b")]
     )
-    job = ddq._prepare(given)
+    job = ddq._prepare(given, ddq.Interrupts())
     # The newest snapshot is of version 250: round 3 never happened.
     assert ddq._begin_folder(job, job.config, Context(), Server(250)) == 3
     assert job.folder.metrics() == rows[:2]

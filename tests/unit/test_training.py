@@ -199,3 +199,18 @@ def test_a_full_disk_is_said_once_and_training_goes_on(make, monkeypatch):
     assert work.run() == 2
     assert sum("the last good snapshot stays" in line for line in work._progress.said) == 1
     assert any("metrics.jsonl: No space left" in line for line in work._progress.said)
+
+
+def test_an_interrupt_comes_through_while_a_round_is_watched(make):
+    work = make(Rounds(Job([], waits=5)))
+    calls = []
+
+    def check():
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    work._check = check
+    with pytest.raises(KeyboardInterrupt):
+        work.run()
+    assert len(calls) == 2
