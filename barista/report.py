@@ -28,6 +28,8 @@ class Progress:
         self._began = time.monotonic()
         self._total = 60 * minutes if minutes is not None else float(rounds or 1)
         terminal = find_terminal()
+        if terminal is not None and not _width(terminal):
+            terminal = None  # nothing can be drawn on it
         self._stream = terminal or sys.stderr
         self._bar = tqdm(
             total=self._total,
@@ -56,6 +58,14 @@ class Progress:
     def close(self) -> None:
         """Remove the line."""
         self._bar.close()
+
+
+def _width(terminal: TextIO) -> int:
+    """Return a terminal's number of columns, 0 where it has none."""
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def find_terminal() -> TextIO | None:

@@ -87,6 +87,7 @@ def test_pong_trains_for_two_rounds_and_a_resumed_run_goes_on(site):
     continued = rows(second)
     assert [row["version"] for row in continued] == [20, 40, 46]
     assert continued[-1]["steps"] > first[-1]["steps"]
+    assert continued[-1]["epsilon"] < first[-1]["epsilon"] < 1
     assert "greedy" in out
     assert "random" in out
 

@@ -1,6 +1,11 @@
 """What the user sees."""
 
+import fcntl
+import os
+import pty
 import struct
+import sys
+import termios
 
 import pytest
 
@@ -45,6 +50,37 @@ def test_without_a_terminal_there_is_a_line_a_round(capsys):
     progress.end_of_round("round 1")
     progress.close()
     assert capsys.readouterr().err == "round 1\n"
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal of 120 columns; read what was drawn from its other end."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    with os.fdopen(slave, "w") as stream:
+        monkeypatch.setattr("barista.report.find_terminal", lambda: stream)
+        yield lambda: os.read(master, 65536).decode()
+    os.close(master)
+
+
+def test_on_a_terminal_there_is_one_line_that_refreshes(terminal):
+    progress = Progress(minutes=1, rounds=None)
+    progress.show("round 1 · 20 updates", 0)
+    progress.end_of_round("not this")
+    progress.say("a line that stays")
+    progress.close()
+    drawn = terminal()
+    assert "\r" in drawn
+    assert "round 1 · 20 updates" in drawn
+    assert "a line that stays" in drawn
+    assert "not this" not in drawn
+
+
+def test_a_terminal_without_columns_is_none(terminal, monkeypatch):
+    monkeypatch.setattr("barista.report._width", lambda _: 0)
+    progress = Progress(minutes=1, rounds=None)
+    assert progress._bar.disable
+    assert progress._stream is sys.stderr
 
 
 @pytest.mark.parametrize("rows", [0, 1, 30])
