@@ -9,6 +9,7 @@ worker does in barista/, and the weights in param-server/.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import socket
 import sys
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from param_server.errors import ParamServerError
 
+import caffe
 from barista import model, options
 from barista.config import AgentConfig, ConfigError
 from barista.games import GameError, GameSpec, spec
@@ -181,7 +183,7 @@ def _wish(job: Job, host: str) -> Wish:
     return Wish(
         run=job.run,
         game=config.game,
-        solver=job.solver,
+        net=job.files.net,
         arguments=arguments,
         logs=job.logs,
         address=given.server,
@@ -272,6 +274,7 @@ def _begin_folder(job: Job, config: AgentConfig, context: SparkContext, server: 
                 "master": context.master,
                 "server": server.address,
                 "resume": str(job.resume.path) if job.resume else None,
+                "engine": caffe.__file__,
                 "agent": config.to_json(),
                 "options": {k: v for k, v in vars(job.given).items() if v is not None},
             }
@@ -358,6 +361,7 @@ def _plan(job: Job, config: AgentConfig, server: ServerLink, where: str, limits:
     ends += [f"{limits.rounds} round{'s' * (limits.rounds > 1)}"] if limits.rounds else []
     origin = f", resumed from {job.given.resume}" if job.resume else ""
     rule = model.solver_line(job.files)
+    engine = f"\n  engine   {caffe.__file__}" if os.environ.get("DDQ_CAFFE") else ""
     return f"""\
 Distributed Deep Q: {config.game} on {where}{origin}
   workers  {config.workers}, a Barista each
@@ -367,7 +371,7 @@ a gradient every {config.steps_per_update} steps, \
 ε {config.epsilon_start:g} → {config.epsilon_end:g} over {config.epsilon_steps:,} steps
   replay   {config.replay_capacity:,} transitions in all, \
 {config.warmup:,} before the first gradient
-  server   {server.describe()}
+  server   {server.describe()}{engine}
   ends     after {" or ".join(ends)}; Ctrl-C ends it sooner and keeps a snapshot
   files    {job.folder.path}, {job.logs / "barista.log"}"""
 

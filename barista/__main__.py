@@ -19,7 +19,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from caffe.errors import CaffeError
 from param_server.errors import ParamServerError, Refused
 
 from barista import assembly, options
@@ -27,6 +26,7 @@ from barista.assembly import Orders
 from barista.config import AgentConfig, ConfigError
 from barista.games import GameError
 from barista.launch import FATAL
+from barista.model import ModelError
 from barista.rounds import RoundRequest
 from barista.server import BASE_PORT, PortTakenError, RequestServer, RoundDesk
 from barista.watch import leave_with
@@ -124,7 +124,7 @@ def _guarded(work: Callable[[], None], desk: RoundDesk) -> int:
     """Run `work`; leave what went wrong where the task can read it, then wait to be stopped."""
     try:
         work()
-    except (ConfigError, GameError, CaffeError, Refused) as error:
+    except (ConfigError, GameError, ModelError, Refused) as error:
         _log.error("%s", error)
         desk.fail(f"{FATAL}{error}")
         code = 2

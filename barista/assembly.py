@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from param_server.client import Client
+from param_server.rehearsal import rehearse
 
 import caffe
 from barista import games
+from barista.config import ConfigError
 from barista.learner import load_nets
 from barista.worker import Identity, Worker, make_worker
 
@@ -31,7 +33,7 @@ class Orders(NamedTuple):
     worker: str  # its name: host, executor, slot
     incarnation: str  # one for each process
     local_token: str  # of its own request loop
-    local_workers: int = 1  # that share this host's processors
+    local_workers: int = 1  # that share this host's processors: `launch` gives each its threads
     ordinal: int = 0  # among the workers of the run: their seeds differ by it
     gpu: str | None = None  # the address that Spark gave its task
     executor: dict[str, float] | None = None  # pid and start time of whom it must not outlive
@@ -42,11 +44,10 @@ def assemble(orders: Orders, config: AgentConfig) -> Worker:
 
     Raises:
         barista.games.GameError: If the game cannot be played.
-        caffe.CaffeError: If the server's network is not a Q-network.
+        barista.config.ConfigError: If the engine does not have the device.
+        barista.model.ModelError: If the server's network is not a Q-network.
         param_server.errors.ParamServerError: If there is no such server, or it refuses us.
     """
-    threads = max(1, (os.cpu_count() or 1) // orders.local_workers)
-    caffe.set_num_threads(threads)
     _choose_device(config.device, orders.gpu)
     # Short tries: the worker itself asks again for a lease, and its heart beats meanwhile.
     client = Client(
@@ -58,7 +59,7 @@ def assemble(orders: Orders, config: AgentConfig) -> Worker:
         nets = load_nets(str(net), batch_size=config.batch_size, num_envs=config.num_envs)
     seed = config.seed_for(str(orders.ordinal))
     game = games.make(config.game, num_envs=config.num_envs, seed=seed, threads=1)
-    _log.info("engine %s, %d thread(s), game %s", caffe.__file__, threads, config.game)
+    _log.info("engine %s, game %s", caffe.__file__, config.game)
     identity = Identity(orders.run, orders.worker, orders.incarnation)
     return make_worker(config, game=game, nets=nets, exchange=client, identity=identity, seed=seed)
 
@@ -70,5 +71,10 @@ def _choose_device(device: str, gpu: str | None) -> None:
     if device == "cpu" or (device == "auto" and gpu is None):
         caffe.set_mode_cpu()
         return
-    caffe.set_device(int(device.partition(":")[2] or 0) if gpu is None else 0)
+    number = int(device.partition(":")[2] or 0) if gpu is None else 0
+    try:
+        rehearse(device=number)
+        caffe.set_device(number)
+    except (ValueError, RuntimeError) as error:  # what our engine raises, and a plain pycaffe
+        raise ConfigError(f"--device {device}: {error}") from error
     caffe.set_mode_gpu()

@@ -227,9 +227,10 @@ def start(slot: Slot, orders: Mapping[str, Any], log: Path) -> Barista:
     """
     token, incarnation = secrets.token_urlsafe(24), secrets.token_hex(8)
     orders = {**orders, "local_token": token, "incarnation": incarnation}
+    threads = max(1, (os.cpu_count() or 1) // int(orders.get("local_workers", 1)))
     listening, said = os.pipe()
     try:
-        process = _popen(said, log, slot.folder)
+        process = _popen(said, log, slot.folder, threads)
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin:
             process.stdin.write(json.dumps(orders).encode() + b"\n")
@@ -249,7 +250,7 @@ def start(slot: Slot, orders: Mapping[str, Any], log: Path) -> Barista:
     return barista
 
 
-def _popen(said: int, log: Path, folder: Path) -> subprocess.Popen[bytes]:
+def _popen(said: int, log: Path, folder: Path, threads: int) -> subprocess.Popen[bytes]:
     """Start the process; `said`, the pipe it announces its port on, is its own from here on."""
     try:
         with log.open("ab") as output:
@@ -258,7 +259,7 @@ def _popen(said: int, log: Path, folder: Path) -> subprocess.Popen[bytes]:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env=_environment(),
+                env=_environment(threads),
                 cwd=folder,
                 start_new_session=True,
                 pass_fds=[said],
@@ -282,10 +283,12 @@ def _read_port(descriptor: int) -> int | None:
     return int(announced)
 
 
-def _environment() -> dict[str, str]:
+def _environment(threads: int) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_PREFIXES)}
     # Spark puts shipped zips on sys.path (as relative paths), not into PYTHONPATH.
     kept["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p)
+    # Any engine's libraries heed it, but only when they are loaded.
+    kept["OMP_NUM_THREADS"] = str(threads)
     return kept
 
 

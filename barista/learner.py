@@ -10,19 +10,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from param_server.network import parameters_of
+from param_server.rehearsal import rehearse
 
 import caffe
 from barista import dqn
+from barista.model import INPUT, OUTPUT, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from param_server.wire import Layout
 
     from barista.config import AgentConfig
     from replay import Batch
 
     Float32 = NDArray[np.float32]
-
-INPUT, OUTPUT = "state", "Q_out"
 
 
 class Nets(NamedTuple):
@@ -46,15 +48,17 @@ def load_nets(model: str, *, batch_size: int, num_envs: int) -> Nets:
     """Return the three networks of a prototxt file, at their own random weights.
 
     Raises:
-        caffe.CaffeError: If the file does not describe a network from `state` to `Q_out`.
+        barista.model.ModelError: If the file does not describe a network from `state` to `Q_out`.
     """
-    online = caffe.Net(model, caffe.TRAIN)
+    try:
+        rehearse(net=model)
+        online, target, act = (caffe.Net(model, p) for p in (caffe.TRAIN, caffe.TEST, caffe.TEST))
+        act.share_with(online)
+    except (ValueError, RuntimeError) as error:  # what our engine raises, and a plain pycaffe
+        raise ModelError(str(error)) from error
     for blob in (INPUT, OUTPUT):
         if blob not in online.blobs:
-            raise caffe.CaffeError(f"{model}: a Q-network has a blob {blob!r}, this one has none")
-    target = caffe.Net(model, caffe.TEST)
-    act = caffe.Net(model, caffe.TEST)
-    act.share_with(online)
+            raise ModelError(f"{model}: a Q-network has a blob {blob!r}, this one has none")
     for net, size in ((online, batch_size), (target, batch_size), (act, num_envs)):
         _fit(net, (size, *net.blobs[INPUT].data.shape[1:]))
     return Nets(online, target, act)
@@ -82,9 +86,14 @@ class Learner:
 
     def __init__(self, net: caffe.Net, target_net: caffe.Net, config: AgentConfig) -> None:
         self._net, self._target_net, self._double = net, target_net, config.double
+        self._parameters, self._target = parameters_of(net), parameters_of(target_net)
+        #: The learnable parameters, in the order of all flat arrays here.
+        self.layout: Layout = self._parameters.layout
+        if self._target.layout != self.layout:
+            raise ModelError("the network has other parameters in its TEST phase than in TRAIN")
 
     def gradient(self, batch: Batch) -> LearnStats:
-        """Leave the gradient of the mean Huber loss of `batch` in the diff arena.
+        """Leave the gradient of the mean Huber loss of `batch` in the network's diffs.
 
         Mnih et al. (2015), Algorithm 1, with the target of van Hasselt et al. (2016) where the
         configuration says double.
@@ -111,18 +120,17 @@ class Learner:
         )
 
     @property
-    def gradient_arena(self) -> Float32:
-        """The gradient, flat float32 [P]: a view, overwritten by the next call of `gradient`."""
-        arena: Float32 = self._net.diff_arena
-        return arena
+    def flat_gradient(self) -> Float32:
+        """The gradient, flat float32 [P]: not a copy, overwritten by the next `gradient`."""
+        return self._parameters.gradient()
 
     def set_weights(self, weights: Float32) -> None:
         """Copy flat float32 [P] into the online network, and so into all that share with it."""
-        self._net.param_arena[...] = weights
+        self._parameters.set_weights(weights)
 
     def set_target_weights(self, weights: Float32) -> None:
         """Copy flat float32 [P] into the target network."""
-        self._target_net.param_arena[...] = weights
+        self._target.set_weights(weights)
 
 
 def _fit(net: caffe.Net, shape: tuple[int, ...]) -> None:

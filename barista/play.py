@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from param_server.rehearsal import rehearse
 
 import caffe
 from barista import dqn, games
-from barista.learner import INPUT, OUTPUT, q_values
+from barista.learner import q_values
+from barista.model import INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from barista.games.vector import Int64, UInt8
@@ -267,11 +269,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not game:
             raise PlayError("say --game ID: the snapshot does not name its game")  # noqa: TRY301
         games.spec(game)
-        net = caffe.Net(
-            str(snapshot.folder / "train_val.prototxt"),
-            caffe.TEST,
-            weights=str(snapshot.folder / "model.caffemodel"),
-        )
+        net = _load(snapshot.folder)
         show = _progress_line if sys.stderr.isatty() else None
         limits: dict[str, Any] = {"threads": options.threads, "progress": show}
         rows = {
@@ -280,7 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
             ),
             "random": random_player(game, options.episodes, options.seed, **limits),
         }
-    except (PlayError, games.GameError, caffe.CaffeError, OSError) as error:
+    except (PlayError, games.GameError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except KeyboardInterrupt:
@@ -291,6 +289,16 @@ def main(arguments: list[str] | None = None) -> int:
         f"epsilon {options.epsilon:g}, seed {options.seed}\n{table(rows)}\n"
     )
     return 0
+
+
+def _load(folder: Path) -> caffe.Net:
+    """Return the net of a snapshot with its weights."""
+    net, weights = str(folder / "train_val.prototxt"), str(folder / "model.caffemodel")
+    try:
+        rehearse(net=net, weights=weights)
+        return caffe.Net(net, caffe.TEST, weights=weights)
+    except (ValueError, RuntimeError) as error:  # what our engine raises, and a plain pycaffe
+        raise PlayError(str(error)) from error
 
 
 def _progress_line(finished: int, episodes: int) -> None:

@@ -6,6 +6,8 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from param_server.network import parameters_of
+
 import caffe
 from barista import play
 from barista.report import draw_curve, quiet, verdict
@@ -45,7 +47,7 @@ def evaluate(
         barista.play.PlayError: If the network does not fit the game.
     """
     net = caffe.Net(str(net_file), caffe.TEST)
-    net.param_arena[...] = weights
+    parameters_of(net).set_weights(weights)
     last = [time.monotonic()]
 
     def progress(finished: int, wanted: int) -> None:

@@ -20,13 +20,12 @@ from param_server.client import Client, split_address
 from param_server.discovery import read_record
 from param_server.errors import ParamServerError, ServerStartError, Unauthorized, WrongRun
 from param_server.launch import EmbeddedServer, find_standalone, start_embedded
-from param_server.wire import Layout
-
-import caffe
+from param_server.network import same_net
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from param_server.discovery import StandaloneServer
     from param_server.wire import Float32
 
 DEFAULT_PORT = 5500
@@ -50,7 +49,7 @@ class Wish(NamedTuple):
 
     run: str
     game: str
-    solver: Path  # its net says which servers fit
+    net: str  # prototxt: the servers that hold it fit
     arguments: list[str]  # of an embedded server: the solver's file, then options with values
     logs: Path  # where standalone servers leave their records
     address: str | None  # HOST:PORT of the one to use
@@ -92,14 +91,12 @@ class ServerLink:
             if wish.address is not None:
                 return cls._join(wish.address, _token_for(wish.address, wish.logs), wish)
             note = ""
-            # Building the network to compare costs seconds: only where there is a server at all.
-            if wish.may_join and find_standalone(wish.logs) is not None:
-                found = find_standalone(wish.logs, _layout(wish.solver).digest)
-                if found is not None and found.game in {"", wish.game}:
-                    try:
-                        return cls._join(found.address, found.token, wish)
-                    except WrongRun:
-                        note = f", as {found.address} is busy with another run"
+            found = find_standalone(wish.logs, partial(_fits, wish)) if wish.may_join else None
+            if found is not None:
+                try:
+                    return cls._join(found.address, found.token, wish)
+                except WrongRun:
+                    note = f", as {found.address} is busy with another run"
             link = cls._start(wish)
         except ServerStartError as error:
             raise _start_error(error) from error
@@ -116,10 +113,8 @@ class ServerLink:
     def _join(cls, address: str, token: str, wish: Wish) -> ServerLink:
         split_address(address)
         link = cls(address, token, wish.run)
-        if link.about.layout != _layout(wish.solver):
-            raise ServerLinkError(
-                f"the server at {address} holds another network than {wish.solver}"
-            )
+        if not same_net(link.about.net, wish.net):
+            raise ServerLinkError(f"the server at {address} holds another network than this run's")
         if link.about.game not in {"", wish.game}:
             raise ServerLinkError(f"the server at {address} is for {link.about.game}")
         link._patient.open_run()
@@ -265,5 +260,12 @@ def _token_for(address: str, logs: Path) -> str:
     raise ServerLinkError(f"--server {address}: its token is needed in DDQ_TOKEN")
 
 
-def _layout(solver: Path) -> Layout:
-    return Layout.from_arena(caffe.get_solver(str(solver)).net.arena_layout)
+def _fits(wish: Wish, server: StandaloneServer) -> bool:
+    """Say whether a server is for the game and the network that are wanted."""
+    if server.game not in {"", wish.game}:
+        return False
+    client = Client(server.address, server.token, run=wish.run, timeout_s=5, retry_s=0)
+    try:
+        return same_net(client.prototxt().net, wish.net)
+    finally:
+        client.close()

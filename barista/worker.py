@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from param_server.errors import Draining, EpochChanged, LayoutMismatch, ServerUnreachable
-from param_server.wire import Layout, Model, Push, PushAnswer
+from param_server.wire import Model, Push, PushAnswer
 
 from barista import dqn
 from barista.actor import Actor
@@ -106,7 +106,7 @@ class Worker:
         self._lengths: list[int] = []
         # Gradients of the push that is being gathered; their sum.
         self._gathered: list[LearnStats] = []
-        self._sum = np.zeros_like(learner.gradient_arena)
+        self._sum = np.zeros_like(learner.flat_gradient)
         self._weights = np.zeros_like(self._sum)  # what pulls are read into
         self._pushes_since_pull = 0
         self._steps_owed = 0
@@ -217,7 +217,7 @@ class Worker:
 
     def _gather(self, stats: LearnStats) -> bool:
         """Add the newest gradient to the sum; say whether the sum is a push."""
-        gradient = self._learner.gradient_arena
+        gradient = self._learner.flat_gradient
         if self._gathered:
             self._sum += gradient
         else:
@@ -398,12 +398,13 @@ def make_worker(
         gamma=config.gamma,
         rng=drawing,
     )
+    learner = Learner(nets.online, nets.target, config)
     return Worker(
         actor=Actor(game, nets.act, replay, config, exploring),
-        learner=Learner(nets.online, nets.target, config),
+        learner=learner,
         replay=replay,
         exchange=exchange,
         config=config,
         identity=identity,
-        layout=Layout.from_arena(nets.online.arena_layout).digest,
+        layout=learner.layout.digest,
     )

@@ -97,7 +97,7 @@ def open_context(name: str) -> SparkContext:
     conf = _conf().setIfMissing("spark.app.name", name)
     conf.setIfMissing("spark.master", DEFAULT_MASTER)
     check_conf(conf)
-    for key, value in SETTINGS.items():
+    for key, value in {**SETTINGS, **_engine_settings()}.items():
         conf.setIfMissing(key, value)
     if (conf.get("spark.master") or "").startswith("local"):
         # Otherwise Python workers are whatever `python3` is on PATH.
@@ -116,6 +116,14 @@ def open_context(name: str) -> SparkContext:
     # pyspark has put its own handler here, which prints py4j's tracebacks.
     signal.signal(signal.SIGINT, handler)
     return context
+
+
+def _engine_settings() -> dict[str, str]:
+    """Return what makes executors use the engine that this process uses."""
+    settings = {name: os.environ.get(name) for name in ("DDQ_CAFFE", "DDQ_PRECISION")}
+    if settings["DDQ_CAFFE"]:
+        settings["DDQ_CAFFE"] = str(Path(settings["DDQ_CAFFE"]).absolute())
+    return {f"spark.executorEnv.{name}": value for name, value in settings.items() if value}
 
 
 def halt(code: int) -> None:

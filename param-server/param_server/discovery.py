@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _ASK_S = 2.0
@@ -58,8 +59,10 @@ def remove_record(path: Path, pid: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def find_standalone(logs: Path, layout_digest: str | None = None) -> StandaloneServer | None:
-    """Return a server of this user that answers and holds a layout (None: any).
+def find_standalone(
+    logs: Path, fits: Callable[[StandaloneServer], bool] = lambda _: True
+) -> StandaloneServer | None:
+    """Return a server of this user that answers and fits.
 
     Of several, the one started last.  Records of servers that are gone are removed.
     """
@@ -71,7 +74,7 @@ def find_standalone(logs: Path, layout_digest: str | None = None) -> StandaloneS
         answered = _is_running(server.pid) and _answers(server)
         if answered is False:
             remove_record(path, server.pid)
-        if answered and layout_digest in {None, server.layout}:
+        if answered and fits(server):
             return server
     return None
 

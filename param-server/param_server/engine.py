@@ -1,13 +1,17 @@
-"""The Caffe solver behind the store: its files, its arena, its snapshots.
+"""The Caffe solver behind the store: its files, its flat weights, its snapshots.
 
-Only what pycaffe offers is used, and the flat arena.  A solver's prototxt is rewritten before
-Caffe reads it: the net's path made absolute, snapshots sent to a work folder, test nets dropped,
-for which a server has no use.  Workers get the texts as they were written.
+Only what a plain pycaffe offers is used.  A solver's prototxt is rewritten before Caffe reads it:
+the net's path made absolute, snapshots sent to a work folder, test nets dropped, for which a
+server has no use.  Workers get the texts as they were written.
+
+Bad files raise: CaffeError (a ValueError) in our own engine, RuntimeError in a plain one, which
+ends the process where it has no exception; `rehearse` finds that out beforehand.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +22,11 @@ from google.protobuf.message import DecodeError
 
 import caffe
 from param_server.errors import SnapshotFailed, UserMistake
-from param_server.wire import Layout
+from param_server.network import essence, learnable, parameters_of
+from param_server.rehearsal import rehearse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from param_server.wire import Float32
 
@@ -30,6 +35,7 @@ _log = logging.getLogger(__name__)
 MODEL, TARGET, STATE = "model.caffemodel", "target.caffemodel", "solver.solverstate"
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 _TEST_FIELDS = ("test_net", "test_net_param", "test_iter", "test_interval", "test_state")
+_REFUSALS = (ValueError, RuntimeError)
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -63,22 +69,23 @@ class Engine:
         self.net_text = _read_text(net_file)
         _parse(self.net_text, caffe_pb2.NetParameter(), net_file)
         _log.info("the engine is %s", caffe.__file__)
-        caffe.set_num_threads(1)
         if seed is not None:
-            caffe.set_random_seed(seed)
+            caffe.set_random_seed(seed % 2**32)  # Caffe's are 32 bits
+        self._solver_file = str(self._write_solver(param, net_file))
         try:
-            self._solver = caffe.get_solver(str(self._write_solver(param, net_file)))
-        except caffe.CaffeError as error:
+            rehearse(solver=self._solver_file)
+            self._solver = caffe.get_solver(self._solver_file)
+        except _REFUSALS as error:
             raise UserMistake(f"{solver_file}: {error}") from error
-        net = self._solver.net
         self.solver_type = param.type
-        self.layout = Layout.from_arena(net.arena_layout)
+        self._parameters = parameters_of(self._solver.net)
+        self.layout = self._parameters.layout
         if not self.layout.size:
             raise UserMistake(f"{net_file}: the net has no learnable parameters")
-        self.weights: Float32 = net.param_arena  # [P], a live view
-        self._gradient: Float32 = net.diff_arena  # [P], a live view
         if weights is not None:
             self._load_weights(weights)
+        #: float32 [P], always the same array, up to date after each method
+        self.weights: Float32 = self._parameters.weights()
         self.save(work)
         self._finish_state(work)
 
@@ -90,12 +97,15 @@ class Engine:
 
     def apply(self, gradient: Float32) -> None:
         """Apply one gradient, float32 [P], to the weights."""
-        np.copyto(self._gradient, gradient)
+        self._parameters.set_gradient(gradient)
         self._solver.apply_update()
+        self.weights = self._parameters.weights()
 
     def reset(self) -> None:
         """Go back to the weights and the state that the server began with."""
-        self.restore(self._work)
+        with self._state(self._work) as state:
+            self._solver.restore(state)
+        self.weights = self._parameters.weights()
 
     def save(self, folder: Path) -> None:
         """Write weights and solver state; a moment of the store, so it runs under its lock.
@@ -109,16 +119,16 @@ class Engine:
             for suffix, name in ((".caffemodel", MODEL), (".solverstate", STATE)):
                 written = f"{prefix}_iter_{self._solver.iter}{suffix}"
                 Path(written).replace(folder / name)
-        except (caffe.CaffeError, OSError) as error:
+        except (*_REFUSALS, OSError) as error:
             raise SnapshotFailed(f"no snapshot written to {folder.parent}: {error}") from error
 
     def finish(self, folder: Path, target: Float32) -> None:
         """Complete what ``save`` wrote, with no need of the lock: target, texts, relative names."""
         self._finish_state(folder)
         message = _read_weights(folder / MODEL)
-        blobs = _blobs(message)
-        for name, part in self.layout.slices():
-            _fill_blob(blobs[name], target[part])
+        for parameter, (_, part) in zip(learnable(message), self.layout.slices(), strict=True):
+            for layer, blob in parameter.places:  # the last one that shares it is loaded last
+                _fill_blob(message.layer[layer].blobs[blob], target[part])
         (folder / TARGET).write_bytes(message.SerializeToString())
         (folder / NET).write_text(self.net_text)
         param = _parse(self.solver_text, caffe_pb2.SolverParameter(), folder / SOLVER)
@@ -133,24 +143,28 @@ class Engine:
         Raises:
             SnapshotFailed: If they are not of this net and solver type.
         """
-        # Caffe looks for the weights where the state says; that may be another machine's path.
-        state = caffe_pb2.SolverState.FromString((folder / STATE).read_bytes())
-        state.learned_net = str((folder / MODEL).resolve())
-        copy = self._work / "restore.solverstate"
-        copy.write_bytes(state.SerializeToString())
         try:
-            self._solver.restore(str(copy))
-        except caffe.CaffeError as error:
+            with self._state(folder) as state:
+                rehearse(solver=self._solver_file, state=state)
+                self._solver.restore(state)
+        except (*_REFUSALS, OSError, DecodeError) as error:
             raise SnapshotFailed(f"snapshot {folder} does not fit: {error}") from error
-        finally:
-            copy.unlink()
+        self.weights = self._parameters.weights()
 
     def read_target(self, folder: Path) -> Float32:
-        """Return the target weights of a snapshot, float32 [P]."""
-        blobs = _blobs(_read_weights(folder / TARGET))
+        """Return the target weights of a snapshot, float32 [P].
+
+        Raises:
+            SnapshotFailed: If they are not of this net.
+        """
         target = np.empty(self.layout.size, np.float32)
-        for name, part in self.layout.slices():
-            target[part] = np.asarray(blobs[name].data, np.float32)
+        try:
+            message = _read_weights(folder / TARGET)
+            for parameter, (_, part) in zip(learnable(message), self.layout.slices(), strict=True):
+                layer, blob = parameter.places[0]
+                target[part] = np.asarray(message.layer[layer].blobs[blob].data, np.float32)
+        except (ValueError, OSError, DecodeError) as error:
+            raise SnapshotFailed(f"snapshot {folder} does not fit: {error}") from error
         return target
 
     def has_net_of(self, folder: Path) -> bool:
@@ -160,7 +174,20 @@ class Engine:
         except UserMistake:
             return False
         mine = _parse(self.net_text, caffe_pb2.NetParameter(), folder)
-        return _essence(message) == _essence(mine)
+        return essence(message) == essence(mine)
+
+    @contextmanager
+    def _state(self, folder: Path) -> Iterator[str]:
+        """Make a copy of a snapshot's state, for Caffe to read."""
+        # Caffe looks for the weights where the state says; that may be another machine's path.
+        state = caffe_pb2.SolverState.FromString((folder / STATE).read_bytes())
+        state.learned_net = str((folder / MODEL).resolve(strict=True))
+        copy = self._work / "restore.solverstate"
+        copy.write_bytes(state.SerializeToString())
+        try:
+            yield str(copy)
+        finally:
+            copy.unlink()
 
     def _write_solver(self, param: Any, net_file: Path) -> Path:
         resolved = caffe_pb2.SolverParameter()
@@ -184,17 +211,18 @@ class Engine:
             with path.open("rb") as file:
                 is_hdf5 = file.read(len(_HDF5_MAGIC)) == _HDF5_MAGIC
             if not is_hdf5:
-                names = _blobs(_read_weights(path)).keys()
+                names = _names(_read_weights(path))
                 mine = [entry.name for entry in self.layout.entries]
-                if not set(mine) & names:
+                if not set(mine) & set(names):
                     raise UserMistake(
                         f"--weights {path}: nothing in it matches the net: "
                         f"the file has {_some(names)}, the net {_some(mine)}"
                     )
+            rehearse(solver=self._solver_file, weights=str(path))
             self._solver.net.copy_from(str(path))
         except (OSError, DecodeError) as error:
             raise UserMistake(f"--weights {path}: {error}") from error
-        except caffe.CaffeError as error:
+        except _REFUSALS as error:
             raise UserMistake(f"--weights {error}") from error
 
 
@@ -228,12 +256,10 @@ def _read_weights(path: Path) -> Any:
     return caffe_pb2.NetParameter.FromString(path.read_bytes())
 
 
-def _blobs(message: Any) -> dict[str, Any]:
-    """Return the blobs of a net's message by name, of old formats too."""
-    layers = [*message.layer, *message.layers]
-    return {
-        f"{layer.name}/{index}": blob for layer in layers for index, blob in enumerate(layer.blobs)
-    }
+def _names(message: Any) -> list[str]:
+    """Return the names of the parameters in a weights file, of old formats too."""
+    layers = [*message.layer, *message.layers, *(old.layer for old in message.layers)]
+    return [f"{layer.name}/{index}" for layer in layers for index in range(len(layer.blobs))]
 
 
 def _fill_blob(blob: Any, values: Float32) -> None:
@@ -252,17 +278,5 @@ def _fill_blob(blob: Any, values: Float32) -> None:
     blob.MergeFromString(bytes([5 << 3 | 2]) + bytes(length) + payload)
 
 
-def _essence(message: Any) -> bytes:
-    """Return what of a net decides its function."""
-    message.ClearField("name")
-    for layer in message.layer:
-        for shape in layer.input_param.shape:
-            if shape.dim:
-                shape.dim[0] = 0
-    content: bytes = message.SerializeToString(deterministic=True)
-    return content
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
+def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (", …" if len(names) > 4 else "") if names else "nothing"

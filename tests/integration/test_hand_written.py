@@ -117,7 +117,7 @@ def test_a_hundred_updates_equal_those_written_by_hand(tmp_path):
             run="r", worker="w", incarnation="i", sequence=number, epoch=1, version=number - 1,
             layout=engine.layout.digest, loss=loss, want_model=True,
         )  # fmt: skip
-        answer, model = exchange.push(push, learner.gradient_arena, weights)
+        answer, model = exchange.push(push, learner.flat_gradient, weights)
         assert (answer.status, answer.version) == ("applied", number)
         learner.set_weights(model.weights)
         if answer.target_version == number:

@@ -34,8 +34,9 @@ def open_link(solver, tmp_path, no_stray_processes):
 
     def open_link(address=None, *, run="r", may_join=True, options=(), game="ddq/Snake-v0"):
         arguments = [str(solver), "--snapshot-dir", str(tmp_path / run / "snapshots"), "--run", run]
+        net = (tmp_path / "train_val.prototxt").read_text()
         wish = Wish(
-            run=run, game=game, solver=solver, arguments=[*arguments, *options, "--port", "0"],
+            run=run, game=game, net=net, arguments=[*arguments, *options, "--port", "0"],
             logs=tmp_path / "logs", address=address, may_join=may_join, host="127.0.0.1",
         )  # fmt: skip
         links.append(ServerLink.open(wish))

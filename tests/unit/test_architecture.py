@@ -22,12 +22,14 @@ MODULES = {"ddq": ROOT / "ddq.py", "replay": ROOT / "replay.py"} | {
 OURS = {"ddq", "replay", *PACKAGES}
 
 # Who may import what of ours, most specific first.
-CLIENT_SIDE = {f"param_server.{name}" for name in ("client", "wire", "errors", "ports")}
+CLIENT_SIDE = {
+    f"param_server.{name}" for name in ("client", "network", "rehearsal", "wire", "errors", "ports")
+}
 RULES = {
     "ddq": {"barista", "caffe", "replay", "param_server.errors"},
     "replay": set(),
     "barista.server_link": {
-        "barista", "caffe", *CLIENT_SIDE, "param_server.launch", "param_server.discovery",
+        "barista", *CLIENT_SIDE, "param_server.launch", "param_server.discovery",
     },
     "barista": {"barista", "replay", "caffe", *CLIENT_SIDE},
     "param_server": {"param_server", "caffe"},

@@ -4,11 +4,12 @@ import os
 
 import pytest
 from param_server.errors import ServerUnreachable
+from param_server.rehearsal import EngineAbortError
 
 import caffe
 from barista import assembly, games
 from barista.assembly import Orders, assemble
-from barista.config import AgentConfig
+from barista.config import AgentConfig, ConfigError
 from barista.rounds import RoundRequest
 from barista.worker import Worker
 from tests import tiny
@@ -87,3 +88,23 @@ def test_the_device_is_the_one_asked_for_or_given(modes, device, gpu, told, visi
     assembly._choose_device(device, gpu)
     assert modes == told
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_a_device_that_the_engine_refuses_is_the_users_mistake(modes, monkeypatch, error):
+    def refuse(number):
+        raise error(f"no device {number}")
+
+    monkeypatch.setattr(caffe, "set_device", refuse)
+    with pytest.raises(ConfigError, match="--device cuda:1: no device 1"):
+        assembly._choose_device("cuda:1", None)
+
+
+def test_a_device_that_the_engine_would_abort_on_is_the_users_mistake(modes, monkeypatch):
+    def abort(*, device):
+        raise EngineAbortError("Caffe gives up: Cannot use GPU in CPU-only Caffe")
+
+    monkeypatch.setattr(assembly, "rehearse", abort)
+    with pytest.raises(ConfigError, match="--device cuda: Caffe gives up"):
+        assembly._choose_device("cuda", None)
+    assert modes == []

@@ -49,15 +49,45 @@ def test_backward_is_the_derivative(kind):
     assert max(gradient_errors(make(kind, TWINS[kind][0]), step=1e-3).values()) < 2e-2
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TWINS if kind != "AbsVal"])
+RIGHT_IN_PLACE = ("ELU", "Exp", "PReLU", "ReLU", "Sigmoid", "Swish", "TanH")
+DIFF = np.array([[1, -2, 0.5], [3, -0.1, 2]], np.float32)
+
+
+@pytest.mark.parametrize("kind", RIGHT_IN_PLACE)
 def test_in_place_gives_the_same(kind):
     param = TWINS[kind][0]
     apart, within = make(kind, param), make(kind, param, top="x")
     np.testing.assert_array_equal(apart.forward()["y"], within.forward()["x"])
-    diff = np.arange(6, dtype=np.float32).reshape(2, 3)
-    apart.backward(y=diff)
-    within.backward(x=diff)
+    apart.backward(y=DIFF)
+    within.backward(x=DIFF)
     np.testing.assert_allclose(within.blobs["x"].diff, apart.blobs["x"].diff, rtol=1e-5)
+
+
+# What Caffe makes of the output y and its diff, where it should know the input.
+OWN_IN_PLACE = {
+    "BNLL": lambda y: DIFF / (1 + np.exp(-y)),
+    "Clip": lambda y: DIFF,
+    "ELU": lambda y: DIFF * np.where(y > 0, 1, y - 0.5),
+    "Log": lambda y: (1 / np.log(10) * 2 / (2 * y + 5)) ** 2,
+    "Power": lambda y: (1.5 * y / (4 + 0.5 * y)) ** 2,
+}
+OWN_SETTINGS = {
+    "BNLL": "",
+    "Clip": TWINS["Clip"][0],
+    "ELU": "elu_param { alpha: -0.5 }",
+    "Log": "log_param { base: 10 scale: 2 shift: 5 }",
+    "Power": TWINS["Power"][0],
+}
+
+
+@pytest.mark.parametrize("kind", OWN_IN_PLACE)
+def test_in_place_caffes_own_derivative_is_kept(kind):
+    param = OWN_SETTINGS[kind]
+    apart, within = make(kind, param), make(kind, param, top="x")
+    y = within.forward()["x"].copy()
+    np.testing.assert_array_equal(y, apart.forward()["y"])
+    within.backward(x=DIFF)
+    np.testing.assert_allclose(within.blobs["x"].diff, OWN_IN_PLACE[kind](y), rtol=1e-4)
 
 
 def test_a_leaky_relu():
@@ -72,11 +102,36 @@ def test_log_of_positive_values():
     assert gradient_errors(net, step=1e-3)["x"] < 1e-2
 
 
-def test_power_zero_is_a_constant_without_gradient():
-    net = make("Power", "power_param { power: 0 shift: 2 }")
-    assert (net.forward()["y"] == 1).all()
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("power: 0 shift: 2", 1),
+        ("power: 0", 1),
+        ("power: 2 scale: 0 shift: 3", 9),
+        ("power: -1 scale: 0", np.inf),
+        ("power: 0.5 scale: 0 shift: -4", np.nan),
+        ("scale: 0", 0),
+    ],
+)
+def test_a_power_without_x_is_a_constant_without_gradient(param, value):
+    net = make("Power", f"power_param {{ {param} }}")
+    np.testing.assert_array_equal(net.forward()["y"], np.full(X.shape, value))
     net.backward(y=X)
     assert not net.blobs["x"].diff.any()
+
+
+def test_a_power_of_zero_has_caffes_derivative_y_over_x():
+    net = make("Power", "power_param { power: 3 }")
+    net.blobs["x"].data[0] = 0
+    net.forward()
+    net.backward(y=np.ones_like(X))
+    expected = np.array([[np.nan] * 3, 3 * X[1] ** 2])
+    np.testing.assert_allclose(net.blobs["x"].diff, expected, rtol=1e-5)
+
+
+def test_an_exponential_beyond_float32_is_infinite():
+    net = make("Exp", "exp_param { base: 10 shift: 1000 }")
+    assert np.isposinf(net.forward()["y"]).all()
 
 
 def test_threshold_is_a_step_without_backward():
@@ -111,11 +166,35 @@ def test_dropout_passes_on_when_testing():
     np.testing.assert_array_equal(net.blobs["x"].diff, X)
 
 
+def test_a_dropout_ratio_of_one_gives_nan_as_in_caffe():
+    net = make("Dropout", "dropout_param { dropout_ratio: 1 }")
+    assert np.isnan(net.forward()["y"]).all()
+
+
+@pytest.mark.parametrize("ratio", [1.5, -0.5])
+def test_a_dropout_ratio_that_is_no_probability_is_refused_in_training(ratio):
+    param = f"dropout_param {{ dropout_ratio: {ratio} }}"
+    make("Dropout", param, phase=caffe.TEST).forward()
+    with pytest.raises(caffe.CaffeError, match=f"between 0 and 1, got {ratio}"):
+        make("Dropout", param).forward()
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (3,)])
+def test_prelu_refuses_another_number_of_channels(shape):
+    net = make("PReLU")
+    net.blobs["x"].reshape(*shape)
+    with pytest.raises(caffe.CaffeError, match=r"made for \[3\] channels"):
+        net.forward()
+
+
 @pytest.mark.parametrize(
     ("kind", "param", "top"),
     [
         ("AbsVal", "", "x"),
         ("Exp", "exp_param { base: 0 }", "y"),
+        ("Exp", "exp_param { base: inf }", "y"),
+        ("Log", "log_param { base: -2 }", "y"),
+        ("Log", "log_param { base: inf }", "y"),
         ("Log", "log_param { base: 1 }", "y"),
     ],
 )

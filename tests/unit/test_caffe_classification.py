@@ -101,6 +101,22 @@ def test_infogain_loss_with_its_matrix_as_a_bottom():
     assert loss(net) == pytest.approx(float(infogain()), rel=1e-5)
 
 
+def test_infogain_loss_gives_its_probabilities_as_a_second_top():
+    weights = "loss_weight: 1 loss_weight: 0"
+    net = make("InfogainLoss", weights, tops='top: "y" top: "p"', x=X, t=LABELS, h=H)
+    one = make("InfogainLoss", x=X, t=LABELS, h=H)
+    assert loss(net) == loss(one)
+    expected = torch.softmax(torch.from_numpy(X), 1).numpy()
+    np.testing.assert_allclose(net.blobs["p"].data, expected, rtol=1e-6)
+    net.blobs["p"].diff[...] = 1  # no gradient comes from there
+    np.testing.assert_array_equal(net.backward()["x"], one.backward()["x"])
+
+
+def test_infogain_loss_refuses_the_older_normalize():
+    with pytest.raises(caffe.CaffeError, match="normalization"):
+        make("InfogainLoss", "loss_param { normalize: true }", x=X, t=LABELS, h=H)
+
+
 def test_infogain_loss_needs_its_matrix():
     with pytest.raises(caffe.CaffeError, match="needs H"):
         make("InfogainLoss", x=X, t=LABELS)
@@ -136,10 +152,30 @@ def test_labels_outside_the_classes_are_refused(kind):
         make(kind, x=X, t=LABELS + 1).forward()
 
 
-@pytest.mark.parametrize("kind", ["SoftmaxWithLoss", "Accuracy", "HingeLoss"])
+@pytest.mark.parametrize("kind", ["SoftmaxWithLoss", "Accuracy"])
 def test_numbers_of_labels_must_fit(kind):
     with pytest.raises(caffe.CaffeError, match="labels are needed"):
         make(kind, x=X, t=np.ones((4, 2), np.float32))
+
+
+@pytest.mark.parametrize("kind", ["HingeLoss", "MultinomialLogisticLoss"])
+def test_losses_of_whole_images_take_all_their_values_as_classes(kind):
+    p = np.abs(X).reshape(2, 3, 2) + 0.1
+    t = np.array([[5], [4]], np.float32)
+    flat = loss(make(kind, x=p.reshape(2, 6), t=t))
+    assert loss(make(kind, "loss_param { ignore_label: 5 }", x=p, t=t)) == flat
+
+
+def test_hinge_loss_takes_the_first_labels_as_caffe_does():
+    labels = np.stack([LABELS, LABELS]).reshape(4, 2)
+    assert loss(make("HingeLoss", x=X, t=labels)) == loss(
+        make("HingeLoss", x=X, t=labels.ravel()[:4])
+    )
+
+
+def test_multinomial_logistic_loss_takes_a_column_of_labels():
+    with pytest.raises(caffe.CaffeError, match=r"label.*\[4, 1, 2\]"):
+        make("MultinomialLogisticLoss", x=X[:, :, None], t=np.ones((4, 1, 2), np.float32))
 
 
 def test_top_k_must_fit():

@@ -64,6 +64,14 @@ def test_memory_data_goes_round():
     np.testing.assert_array_equal(net.blobs["data"].data, data[:2])
 
 
+def test_memory_data_takes_arrays_that_cannot_be_written():
+    net = net_from_text(MEMORY)
+    data, labels = floats(2, 1, 1, 3), floats(2)
+    data.flags.writeable = labels.flags.writeable = False
+    net.set_input_arrays(data, labels)
+    np.testing.assert_array_equal(net.forward()["data"], data)
+
+
 def test_memory_data_without_arrays_says_so():
     with pytest.raises(caffe.CaffeError, match="set_input_arrays"):
         net_from_text(MEMORY).forward()
@@ -76,10 +84,14 @@ def test_memory_data_without_arrays_says_so():
         (floats(2, 1, 1, 3), np.ones(2), "labels array must be float32"),
         (floats(3, 1, 1, 3), floats(3), "multiple of batch size"),
         (floats(4, 1, 1, 3)[::2], floats(2), "C contiguous"),
-        (floats(2, 2, 1, 3), floats(2), "shape"),
-        (floats(2, 3), floats(2), "4-d"),
+        (floats(2, 2, 1, 3), floats(2), "data array has wrong number of channels: 2, not 1"),
+        (floats(2, 1, 2, 3), floats(2), "data array has wrong height"),
+        (floats(2, 1, 1, 2), floats(2), "data array has wrong width"),
+        (floats(2, 3), floats(2), "data array must be 4-d"),
+        (floats(2, 1, 1, 3), floats(2, 1), "labels array must be 4-d"),
         (floats(2, 1, 1, 3), floats(4), "same first dimension"),
-        (floats(2, 1, 1, 3), floats(2, 2, 1, 1), "1-d"),
+        (floats(2, 1, 1, 3), floats(2, 2, 1, 1), "labels array has wrong number of channels"),
+        ([[[[1]]]], floats(1), "data array must be C contiguous"),
     ],
 )
 def test_memory_data_refuses_unfit_arrays(data, labels, message):

@@ -43,6 +43,31 @@ def test_of_equal_maxima_the_second_bottom_gets_the_gradient():
     assert [net.blobs[name].diff.sum() for name in "abc"] == [0, 6, 0]
 
 
+def test_max_ignores_its_coefficients():
+    net = make("operation: MAX coeff: 1 coeff: 9 coeff: 9")
+    values = [net.blobs[name].data for name in "abc"]
+    np.testing.assert_array_equal(net.forward()["y"], np.max(values, 0))
+
+
+@pytest.mark.parametrize("stable", ["true", "false"])
+def test_the_gradient_of_a_product_with_zeros(stable):
+    net = make(f"operation: PROD stable_prod_grad: {stable}")
+    for name, values in zip("abc", ([0, 2, 3], [4, 5, 0], [7, 8, 9]), strict=True):
+        net.blobs[name].data[...] = values
+    net.forward()
+    net.backward(y=np.ones((2, 3), np.float32))
+    zero = 28 if stable == "true" else np.nan  # y / x is 0 / 0
+    np.testing.assert_allclose(net.blobs["a"].diff, [[zero, 40, 0]] * 2)
+
+
+def test_in_place_a_sum_forgets_the_first_bottom_as_in_caffe():
+    net = net_from_text(
+        'layer { name: "e" type: "Eltwise" bottom: "a" bottom: "b" top: "a" }', a=(2,), b=(2,)
+    )
+    net.blobs["a"].data[...], net.blobs["b"].data[...] = [1, 2], [30, 40]
+    assert net.forward()["a"].tolist() == [30, 40]
+
+
 @pytest.mark.parametrize(
     ("param", "shapes"),
     [

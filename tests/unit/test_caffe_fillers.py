@@ -42,11 +42,39 @@ def test_bilinear_is_a_tent():
         {"type": "uniform", "min": 1, "max": 0},
         {"type": "gaussian", "std": 0},
         {"type": "bilinear"},
+        {"type": "uniform", "min": -3e38, "max": 3e38},
+        {"type": "uniform", "max": float("inf")},
+        {"type": "uniform", "min": float("nan")},
+        {"type": "uniform", "sparse": 1},
+        {"type": "gaussian", "sparse": 3},
+        {"type": "gaussian", "sparse": -2},
     ],
 )
 def test_unfit_settings_are_refused(settings):
-    with pytest.raises(CaffeError):
+    with pytest.raises(CaffeError, match=settings["type"]):
         filled((2, 2), **settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"type": kind} for kind in ("xavier", "msra", "positive_unitball")]
+    + [{"type": "gaussian", "sparse": 1}],
+)
+def test_what_counts_rows_cannot_fill_a_scalar(settings):
+    with pytest.raises(CaffeError, match="scalar"):
+        filled((), **settings)
+
+
+def test_there_must_be_something_to_fill():
+    with pytest.raises(CaffeError, match=r"constant.*\[2, 0\]"):
+        filled((2, 0), type="constant")
+
+
+@pytest.mark.parametrize(("norm", "fan"), [("FAN_IN", 600), ("FAN_OUT", 480), ("AVERAGE", 540)])
+@pytest.mark.parametrize(("kind", "variance"), [("xavier", 1), ("msra", 2)])
+def test_variance_norm_chooses_the_fan(kind, variance, norm, fan):
+    values = filled((40, 50, 3, 4), type=kind, variance_norm=norm)
+    assert values.var() == pytest.approx(variance / fan, rel=0.04)
 
 
 def test_sparse_gaussians_are_mostly_zero():

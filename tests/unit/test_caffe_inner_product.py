@@ -48,6 +48,12 @@ def test_rows_of_another_length_are_refused():
         net.forward()
 
 
+def test_a_negative_axis_follows_the_number_of_axes():
+    net = make("axis: -1")
+    net.blobs["x"].reshape(5, 2)
+    assert net.forward()["y"].shape == (5, 4)
+
+
 def test_num_output_is_needed():
     with pytest.raises(caffe.CaffeError, match="num_output"):
         net_from_text('layer { name: "f" type: "InnerProduct" bottom: "x" top: "y" }', x=(1, 2))

@@ -74,5 +74,7 @@ def test_a_constant_bottom_takes_no_gradient():
 
 
 def test_a_layer_without_backward_says_so():
+    layer = Layer(LayerParameter(name="a"))
+    layer.backward([], [False], [])  # nothing is asked for
     with pytest.raises(caffe.CaffeError, match="no backward"):
-        Layer(LayerParameter(name="a")).backward([], [], [])
+        layer.backward([], [False, True], [])

@@ -1,6 +1,6 @@
 import pytest
 from caffe.errors import CaffeError
-from caffe.proto.caffe_pb2 import NetParameter, PoolingParameter
+from caffe.proto.caffe_pb2 import LayerParameter, NetParameter, PoolingParameter
 from caffe.prototxt import parse_text
 from caffe.upgrade import upgrade_net
 
@@ -55,9 +55,27 @@ def test_v0_padding_layers_become_their_readers_pad():
     [
         (PADDING + 'layers { layer { name: "c" type: "relu" } bottom: "p" top: "y" }', "padding"),
         ('layers { layer { name: "c" type: "nope" } }', "'nope'"),
-        ('layers { layer { name: "c" type: "relu" num_output: 3 } }', "num_output"),
+        ('layers { name: "a" } layer { name: "b" }', "both"),
     ],
 )
-def test_what_never_existed_is_refused(text, message):
+def test_what_caffe_does_not_upgrade_is_refused(text, message):
     with pytest.raises(CaffeError, match=message):
         upgraded(text)
+
+
+def test_v0_fields_that_a_type_does_not_have_are_passed_over(caplog):
+    (layer,) = upgraded('layers { layer { name: "c" type: "relu" num_output: 3 new_num: 2 } }')
+    assert layer == LayerParameter(name="c", type="ReLU")
+    assert [record.args[-1] for record in caplog.records] == ["num_output", "new_num"]
+
+
+def test_a_v0_net_keeps_no_newer_fields():
+    net = parse_text(
+        """name: "n" input: "x" input_dim: [1, 2, 3, 4] input_shape { dim: 9 } state { level: 1 }
+        layers { layer { name: "a" type: "relu" } bottom: "x" top: "y" } layer { name: "b" }""",
+        NetParameter(),
+    )
+    upgrade_net(net)
+    assert [layer.name for layer in net.layer] == ["input", "a"]
+    assert list(net.layer[0].input_param.shape[0].dim) == [1, 2, 3, 4]
+    assert not net.HasField("state")

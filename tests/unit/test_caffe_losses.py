@@ -13,6 +13,9 @@ A = GENERATOR.normal(size=(4, 3)).astype(np.float32)
 B = GENERATOR.normal(size=(4, 3)).astype(np.float32)
 
 
+PAIRS = ("EuclideanLoss", "SigmoidCrossEntropyLoss", "HingeLoss", "SoftmaxWithLoss")
+
+
 def make(kind, param="", **values):
     bottoms = "".join(f'bottom: "{name}" ' for name in values)
     net = net_from_text(
@@ -86,13 +89,27 @@ def test_contrastive_loss(legacy):
     assert max(gradient_errors(net, inputs=("a", "b")).values()) < 2e-3
 
 
+def test_contrastive_loss_reads_whole_numbers_and_gives_them_no_gradient():
+    net = make("ContrastiveLoss", "propagate_down: [true, true, true]", a=A, b=B, s=B[:, :1])
+    net.blobs["s"].data[:, 0] = [0.9, -0.9, 1.1, -1]
+    value = float(net.forward()["y"])
+    net.backward()
+    assert not net.blobs["s"].diff.any()
+    net.blobs["s"].data[:, 0] = [0, 0, 1, 1]
+    assert float(net.forward()["y"]) == value
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "message"),
     [
         ("EuclideanLoss", {"a": A, "b": B[:2]}, "rows"),
         ("EuclideanLoss", {"a": A, "b": B[:, :2]}, "columns"),
         ("SigmoidCrossEntropyLoss", {"a": A, "b": B[:, :2]}, "12 and 8 values"),
-        ("ContrastiveLoss", {"a": A, "b": B, "s": A}, "column"),
+        ("ContrastiveLoss", {"a": A, "b": B, "s": A}, "bottom 2 must have 1 col"),
+        ("ContrastiveLoss", {"a": A, "b": B[:, :2], "s": A[:, 0]}, "bottom 1 must have 3 col"),
+        ("ContrastiveLoss", {"a": A[:, :, None] + [1, 1], "b": B, "s": B[:, 0]}, "bottom 0"),
+        ("ContrastiveLoss", {"a": A, "b": B, "s": A[:2, 0]}, "4 values"),
+        *((kind, {"a": A.sum(), "b": B.sum()}, "axis 0") for kind in PAIRS),
     ],
 )
 def test_what_does_not_fit_is_refused(kind, values, message):

@@ -1,3 +1,6 @@
+import copy
+
+import numpy as np
 import pytest
 from caffe.errors import CaffeError
 from caffe.net_spec import NetSpec, Top, to_proto
@@ -53,14 +56,42 @@ def test_tops_are_attributes_and_items():
     assert not n.tops
 
 
-def test_an_unknown_setting_is_refused():
-    with pytest.raises(CaffeError, match="nope"):
-        to_proto(layers.TanH(layers.Input(), nope=1))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"nope": 1}, "LayerParameter has no field 'nope'"),
+        ({"num_output": "many"}, "'num_output' of ConvolutionParameter cannot be set to 'many'"),
+        ({"kernel_size": [2.5]}, "'kernel_size' of ConvolutionParameter"),
+        ({"num_output": {"a": 1}}, "'num_output' of ConvolutionParameter"),
+        ({"weight_filler": 3}, "'weight_filler' of ConvolutionParameter"),
+        ({"weight_filler": {"type": 2}}, "'type' of FillerParameter"),
+        ({"param": 3}, "'param' of LayerParameter"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(settings, message):
+    with pytest.raises(CaffeError, match=message):
+        to_proto(layers.Convolution(layers.Input(), **settings))
+
+
+def test_numpys_integers_and_enums_by_name_are_taken():
+    top = layers.Pooling(layers.Input(), pool="AVE", kernel_size=np.int64(3))
+    param = top.to_proto().layer[1].pooling_param
+    assert (param.pool, param.kernel_size) == (params.Pooling.AVE, 3)
 
 
 def test_a_bottom_must_be_a_top():
-    with pytest.raises(TypeError, match="not a Top"):
-        layers.TanH("x")
+    data = layers.DummyData(ntop=2)
+    message = r"^Silence input 0 is not a Top \(type is <class 'tuple'>\)$"
+    with pytest.raises(TypeError, match=message):
+        layers.Silence(data, ntop=0)
+    layers.Silence(*data, ntop=0)
+
+
+def test_a_spec_can_be_copied():
+    n = NetSpec()
+    n.x = layers.Input()
+    assert copy.deepcopy(n).to_proto() == n.to_proto()
+    assert copy.copy(n).x is n.x
 
 
 def test_the_layers_package_has_no_other_attributes():

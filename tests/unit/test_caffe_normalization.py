@@ -51,6 +51,40 @@ def test_mvn_of_the_mean_only():
     assert gradient_errors(net)["x"] < 1e-2
 
 
+def test_mvn_makes_four_axes():
+    net = make("MVN", "mvn_param { across_channels: true }", x=X[0, :, 0])
+    y = net.forward()["y"]
+    assert y.shape == (5, 3, 1, 1)
+    np.testing.assert_allclose(y.std(1), 1, rtol=1e-4)
+    assert gradient_errors(net)["x"] < 1e-2
+
+
+def test_mvn_in_place_has_caffes_own_gradient():
+    net = net_from_text(
+        """layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { scale: 1 } }
+        layer { name: "l" type: "MVN" bottom: "y" top: "y" }""", x=X.shape,
+    )  # fmt: skip
+    net.blobs["x"].data[...] = X
+    y = net.forward()["y"].copy()
+    np.testing.assert_allclose(y, make("MVN").forward()["y"], rtol=1e-6)
+    dy = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
+    net.backward(y=dy)
+    # The top's diff is overwritten by y · mean(y · dy) before it is used.
+    expected = -2 * y * (y * dy).mean((2, 3), keepdims=True) / X.std((2, 3), keepdims=True)
+    np.testing.assert_allclose(net.blobs["x"].diff, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("LRN", (3, 5, 2)), ("BatchNorm", (3, 4, 2, 3)), ("BatchNorm", (3,)), ("MVN", (1,) * 5)],
+)
+def test_another_shape_that_does_not_fit_is_refused_at_forward(kind, shape):
+    net = make(kind)
+    net.blobs["x"].reshape(*shape)
+    with pytest.raises(caffe.CaffeError, match="layer 'l'"):
+        net.forward()
+
+
 def test_batch_norm_normalises_the_batch_and_keeps_running_sums():
     net = make("BatchNorm", "batch_norm_param { eps: 0 }")
     y = net.forward()["y"]
@@ -94,6 +128,8 @@ def test_batch_norm_uses_its_sums_when_testing():
         ("LRN", "lrn_param { local_size: 4 }", X),
         ("LRN", "", X[0]),
         ("BatchNorm", "param { lr_mult: 1 }", X),
+        ("BatchNorm", "", X[0, 0, 0]),
+        ("MVN", "", X[None]),
     ],
 )
 def test_what_does_not_fit_is_refused(kind, param, x):

@@ -85,14 +85,18 @@ def test_without_padding_it_is_pytorchs():
 @pytest.mark.parametrize(
     ("param", "message"),
     [
-        ("", "needs kernel_size"),
-        ("kernel_h: 2", "needs kernel_size"),
+        ("", "needs either kernel_size"),
+        ("kernel_h: 2", "both kernel_h and kernel_w"),
         ("kernel_size: 0", "must be positive"),
         ("kernel_size: 2 stride: 0", "must be positive"),
         ("kernel_size: 2 pad: 2", "smaller than the kernel"),
         ("kernel_size: 2 pad: 1 pad_h: 1", "either pad"),
         ("kernel_size: 2 stride: 1 stride_h: 1 stride_w: 1", "either stride"),
-        ("kernel_size: 9", "larger than its input"),
+        ("kernel_size: 2 pad_h: 1", "both pad_h and pad_w"),
+        ("kernel_size: 2 stride_h: 0 stride_w: 1", "must be positive"),
+        ("kernel_size: 2 kernel_h: 2 kernel_w: 2", "needs either"),
+        ("kernel_size: 2 pad: 1 pool: STOCHASTIC", "only MAX and AVE take pad"),
+        ("kernel_size: 9 stride: 2", "larger than its input"),
         ("global_pooling: true kernel_size: 2", "no kernel"),
         ("global_pooling: true stride: 2", "neither pad nor stride"),
     ],
@@ -102,11 +106,54 @@ def test_unfit_settings_are_refused(param, message):
         make(param)
 
 
+@pytest.mark.parametrize(
+    "param", ["kernel_size: 2 kernel_h: 3", "kernel_size: 2 stride: 1 pad: 0", "kernel_size: 5"]
+)
+def test_odd_settings_that_caffe_takes_are_taken(param):
+    kernel = 5 if "5" in param else 2
+    assert make(param).blobs["y"].shape == (2, 2, 6 - kernel, 7 - kernel)
+
+
+def test_a_window_beyond_the_input_is_empty():
+    net = make("kernel_size: 2 stride: 5 kernel_h: 9", tops='top: "y" top: "m"', x=X[..., :4])
+    assert net.blobs["y"].shape == (2, 2, 2, 2)
+    net.forward()
+    assert (net.blobs["y"].data[:, :, 1] == np.finfo(np.float32).min).all()
+    assert (net.blobs["m"].data[:, :, 1] == -1).all()
+    assert (net.blobs["m"].data[:, :, 0] >= 0).any()
+    mean = make("pool: AVE kernel_size: 2 stride: 5", x=X[..., :4]).forward()["y"]
+    assert np.isnan(mean[:, :, 1]).all()
+
+
+def test_a_top_that_holds_nothing_is_refused_at_forward():
+    net = make("kernel_size: 6")
+    assert net.blobs["y"].shape == (2, 2, 0, 1)
+    with pytest.raises(caffe.CaffeError, match="hold nothing"):
+        net.forward()
+
+
 def test_only_max_has_places():
     with pytest.raises(caffe.CaffeError, match="second top"):
         make("pool: AVE kernel_size: 2", tops='top: "y" top: "m"')
 
 
-def test_stochastic_pooling_is_refused_at_forward():
+@pytest.mark.parametrize(
+    ("kind", "param"), [("Pooling", "kernel_size: 2"), ("SPP", "pyramid_height: 1")]
+)
+def test_stochastic_pooling_is_refused_at_forward(kind, param):
+    net = make(f"pool: STOCHASTIC {param}", kind)
     with pytest.raises(caffe.CaffeError, match="STOCHASTIC"):
-        make("pool: STOCHASTIC kernel_size: 2").forward()
+        net.forward()
+
+
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        ("", "must be positive"),
+        ("pyramid_height: 4", "does not fit"),
+        ("pyramid_height: 2 pool: STOCHASTIC", "only MAX and AVE take pad"),
+    ],
+)
+def test_unfit_pyramids_are_refused(param, message):
+    with pytest.raises(caffe.CaffeError, match=message):
+        make(param, "SPP")

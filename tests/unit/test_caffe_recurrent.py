@@ -84,6 +84,42 @@ def test_other_numbers_of_bottoms_are_refused(inputs, extra):
         make("LSTM", extra, **inputs)
 
 
+@pytest.mark.parametrize(
+    ("extra", "inputs", "message"),
+    [
+        ("", {"s": (N,)}, "static input must have axes"),
+        ("", {"s": (N + 1, 3)}, "static input must have the shape"),
+        ("expose_hidden: true", {"h": (N, D)}, "hidden state"),
+        ("expose_hidden: true", {"s": (N, 1), "h": (1, N, D + 1)}, "hidden state"),
+    ],
+)
+def test_other_shapes_are_refused(extra, inputs, message):
+    tops = 'top: "y" top: "hT"' if extra else 'top: "y"'
+    with pytest.raises(caffe.CaffeError, match=message):
+        make("RNN", extra, tops, **inputs)
+
+
+def test_the_first_bottom_needs_values_at_every_time():
+    with pytest.raises(caffe.CaffeError, match="time, batch"):
+        net_from_text(
+            'layer { type: "LSTM" bottom: "x" bottom: "cont" recurrent_param { num_output: 1 } '
+            'top: "y" }', x=(T, N), cont=(T, N),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+def test_all_gradients_are_computed_whether_wanted_or_not(kind):
+    text = f"""layer {{ name: "r" type: "{kind}" bottom: "x" bottom: "cont" top: "y"
+      loss_weight: 1 param {{ lr_mult: 0 }} propagate_down: [false, false]
+      recurrent_param {{ num_output: 2 weight_filler {{ type: "xavier" }} }} }}"""
+    net = net_from_text(text, x=(T, N, K), cont=(T, N), force_backward=False)
+    net.blobs["x"].data[...] = 1
+    net.forward()
+    net.backward(y=np.ones((T, N, D), np.float32))
+    assert net.params["r"][0].diff.any()
+    assert net.blobs["x"].diff.any()
+
+
 def test_cont_must_fit_x():
     net = make("RNN")
     net.blobs["cont"].reshape(T, N + 1)

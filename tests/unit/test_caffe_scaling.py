@@ -21,7 +21,7 @@ def make(kind, param, operand=None, top="y"):
         net.blobs["s"].data[...] = operand
     for blobs in net.params.values():
         for blob in blobs:
-            blob.data[...] = S[:, :1].reshape(-1)[: blob.count].reshape(blob.shape)
+            blob.data[...] = np.resize(S[:, 0], blob.shape)
     return net
 
 
@@ -64,6 +64,32 @@ def test_in_place_scaling_differentiates_the_input():
     net.forward()
     net.backward(x=np.ones(X.shape, np.float32))
     np.testing.assert_allclose(net.params["l"][0].diff, X.sum((0, 2)), rtol=1e-4)
+
+
+def test_in_place_the_gradient_of_a_whole_bias_is_the_tops():
+    net = make("Scale", "axis: 0 num_axes: -1 bias_term: true", top="x")
+    scale, bias = net.params["l"]
+    scale.data[...] = 3
+    net.forward()
+    net.backward(x=X)
+    np.testing.assert_array_equal(bias.diff, X)
+    np.testing.assert_allclose(scale.diff, X * X, rtol=1e-6)
+    np.testing.assert_allclose(net.blobs["x"].diff, 3 * X, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("Scale", (2, 1, 4)), ("Bias", (2, 4, 4))])
+def test_another_number_of_channels_is_refused_at_forward(kind, shape):
+    net = make(kind, "")
+    net.blobs["x"].reshape(*shape)
+    with pytest.raises(caffe.CaffeError, match=r"\[3\] does not match the axes"):
+        net.forward()
+
+
+def test_a_negative_axis_follows_the_number_of_axes():
+    net = make("Bias", "axis: -1")
+    net.blobs["x"].reshape(5, 4)
+    net.blobs["x"].data[...] = 0
+    np.testing.assert_array_equal(net.forward()["y"], [net.params["l"][0].data] * 5)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from caffe.errors import CaffeError
 from caffe.proto.caffe_pb2 import SolverParameter
 from caffe.schedules import POLICIES, learning_rate
 
+FREE = ("fixed", "poly")
+
 
 def rate(iteration, policy, **settings):
     param = SolverParameter(base_lr=0.5, lr_policy=policy, **settings)
@@ -32,11 +34,28 @@ def test_multistep_takes_one_step_at_a_time():
 
 @pytest.mark.parametrize(
     ("policy", "settings"),
-    [("nope", {}), ("", {}), ("step", {"gamma": 0.1}), ("exp", {"gamma": -1})],
+    [
+        ("nope", {}),
+        ("", {}),
+        ("step", {"gamma": 0.1}),
+        ("sigmoid", {"gamma": 0.1}),
+        *((name, {"gamma": -1, "stepsize": 1}) for name in POLICIES if name not in FREE),
+    ],
 )
 def test_an_unfit_policy_is_refused(policy, settings):
     with pytest.raises(CaffeError, match="lr_policy"):
         rate(1, policy, **settings)
+
+
+@pytest.mark.parametrize("policy", FREE)
+def test_gamma_may_be_anything_where_it_is_not_used(policy):
+    assert rate(1, policy, gamma=-1, max_iter=4) == 0.5
+
+
+def test_rates_may_leave_the_numbers():
+    assert math.isnan(rate(0, "poly", power=1))  # no max_iter: 0 / 0
+    assert math.isnan(rate(3, "poly", power=0.5, max_iter=2))
+    assert rate(1000, "exp", gamma=2) == math.inf
 
 
 def test_the_policies_are_listed():

@@ -17,6 +17,7 @@ SHAPES = {
     "": (2, 12),
     "axis: 0 end_axis: 1": (6, 4),
     "axis: -1": (2, 3, 4),
+    "axis: 2 end_axis: 1": (2, 3, 1, 4),
 }
 
 
@@ -95,7 +96,7 @@ def test_silence_hides_an_output():
     ("text", "message"),
     [
         ('type: "Flatten" bottom: "x" top: "x"', "in-place"),
-        (f'type: "Flatten" {XY} flatten_param {{ axis: 2 end_axis: 1 }}', "behind"),
+        (f'type: "Flatten" {XY} flatten_param {{ axis: 2 end_axis: 0 }}', "behind"),
         ('type: "Reshape" bottom: "x" top: "x"', "in-place"),
         (f'type: "Reshape" {XY} reshape_param {{ shape {{ dim: -1 dim: -1 }} }}', "more than one"),
         (f'type: "Reshape" {XY} reshape_param {{ shape {{ dim: 5 }} }}', "not as many"),

@@ -185,11 +185,24 @@ def test_test_nets_see_the_trained_weights(make):
         ('type: "Nope"', "unknown solver type 'Nope'"),
         ('type: "AdaGrad" momentum: 0.9', "momentum"),
         ('type: "RMSProp" rms_decay: 1', "rms_decay"),
+        ("average_loss: 0", "average_loss"),
+        ("iter_size: 0", "iter_size"),
     ],
 )
 def test_unfit_solvers_are_refused(make, settings, message):
     with pytest.raises(caffe.CaffeError, match=message):
         make(settings)
+
+
+def test_where_snapshots_cannot_be_written_is_told_at_once(tmp_path):
+    net = 'net_param { layer { name: "x" type: "Input" top: "x" } }'
+    text = f'{net} snapshot_prefix: "{tmp_path}/missing/snap" snapshot: '
+    path = tmp_path / "solver.prototxt"
+    path.write_text(text + "0")
+    caffe.get_solver(str(path))
+    path.write_text(text + "1")
+    with pytest.raises(caffe.CaffeError, match=r"missing/snap.* exists"):
+        caffe.get_solver(str(path))
 
 
 def test_an_unknown_regularization_is_refused_when_used(make):
@@ -209,3 +222,32 @@ def test_start_weights_are_loaded(make, tmp_path):
     first.net.param_arena[:] = 3
     first.net.save(str(tmp_path / "w.caffemodel"))
     assert (make(f'weights: "{tmp_path}/w.caffemodel"').net.param_arena == 3).all()
+
+
+def test_start_weights_are_loaded_into_the_test_nets_too(make, tmp_path):
+    first = make()
+    first.net.save(str(tmp_path / "w.caffemodel"))
+    settings = f'weights: " {tmp_path}/w.caffemodel ,{tmp_path}/w.caffemodel" test_iter: 1 '
+    solver = make(settings + "test_interval: 1")
+    for net in (solver.net, *solver.test_nets):
+        np.testing.assert_array_equal(net.params["fc"][0].data, first.net.params["fc"][0].data)
+
+
+def test_a_step_of_the_learning_rate_is_taken_once_an_update(make):
+    solver = make('lr_policy: "multistep" gamma: 0.1 stepvalue: [1, 1, 1] display: 1')
+    for expected in (0, 1, 2):
+        solver.step(1)
+        assert solver.current_step == expected
+
+
+def test_updates_in_callbacks_count(make):
+    solver = make()
+    solver.add_callback(lambda: None, solver.apply_update)
+    solver.step(4)
+    assert solver.iter == 4
+
+
+def test_a_momentum_of_one_divides_by_zero_as_in_caffe(make):
+    solver = make('type: "Adam" momentum: 1 momentum2: 1')
+    solver.step(1)
+    assert np.isnan(solver.net.params["fc"][0].data).all()

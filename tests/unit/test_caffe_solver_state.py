@@ -1,6 +1,7 @@
+import h5py
 import numpy as np
 import pytest
-from caffe.proto.caffe_pb2 import SolverState
+from caffe.proto.caffe_pb2 import BlobProto, SolverState
 
 import caffe
 
@@ -76,12 +77,23 @@ def test_weights_are_found_beside_a_moved_state(make, tmp_path):
     np.testing.assert_array_equal(other.net.param_arena, solver.net.param_arena)
 
 
+def refused(solver, path, match):
+    solver.step(1)
+    parts = [solver.net.param_arena, *[history.numpy() for history in solver.histories]]
+    before = [part.copy() for part in parts]
+    with pytest.raises(caffe.CaffeError, match=match) as error:
+        solver.restore(str(path))
+    assert "\n" not in str(error.value)
+    assert solver.iter == 1
+    for old, new in zip(before, parts, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 def test_a_state_of_another_solver_is_refused(make, tmp_path):
     make("SGD").snapshot()
-    solver = make("Adam")
-    with pytest.raises(caffe.CaffeError, match="4 histories, but AdamSolver keeps 8"):
-        solver.restore(str(tmp_path / "snap_iter_0.solverstate"))
-    assert solver.iter == 0
+    refused(
+        make("Adam"), tmp_path / "snap_iter_0.solverstate", "4 histories, but AdamSolver keeps 8"
+    )
 
 
 @pytest.mark.parametrize("name", ["nope.solverstate", "nope.solverstate.h5"])
@@ -90,7 +102,97 @@ def test_a_missing_state_is_named(make, tmp_path, name):
         make().restore(str(tmp_path / name))
 
 
-def test_an_hdf5_file_of_something_else_is_refused(make, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"iter": -1}, "iter is 18446744073709551615, not a number of iterations"),
+        ({"current_step": -(2**31)}, "current_step is"),
+        ({"learned_net": "/nope/w.caffemodel"}, "Could not open file /nope/w.caffemodel"),
+        ({"learned_net": "nul\0"}, "Could not open file nul"),
+        ({"learned_net": "/"}, "Could not open file /: it is a directory"),
+        ({"learned_net": "{state}"}, "snap_iter_0.solverstate is damaged"),
+        ({"history": [1, 2, 3]}, "history 0 of parameter 1 of layer 'fc' holds 3 values"),
+        ({"history": [1, float("nan")]}, "parameter 1 of layer 'fc': 1 of 2 values are NaN"),
+        ({"history": []}, "holds 0 values in the file, but its shape makes 2"),
+    ],
+)
+def test_a_state_that_makes_no_sense_is_refused(make, tmp_path, change, message):
+    make("SGD").snapshot()
+    path = tmp_path / "snap_iter_0.solverstate"
+    state = SolverState.FromString(path.read_bytes())
+    for name, value in change.items():
+        if name == "history":
+            state.history[3].CopyFrom(BlobProto(data=value))
+        else:
+            setattr(state, name, value.format(state=path) if isinstance(value, str) else value)
+    path.write_bytes(state.SerializeToString())
+    refused(make("SGD"), path, message)
+
+
+def test_bad_weights_beside_a_good_state_change_nothing(make, tmp_path):
+    solver = make("SGD")
+    solver.step(3)
+    solver.snapshot()
+    (tmp_path / "snap_iter_3.caffemodel").write_bytes(b"")
+    refused(make("SGD"), tmp_path / "snap_iter_3.solverstate", "snap_iter_3.caffemodel is damaged")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("iter", None, "no 'iter' and so is no solver state"),
+        ("iter", np.float32([1]), "'iter' is no integer"),
+        ("current_step", np.int32([-1]), "current_step is -1"),
+        ("learned_net", np.int32([-1]), "'learned_net' is no string"),
+        ("history", np.int32([-1]), "'history' is no group"),
+        ("history/1", None, "3 histories, but SGDSolver keeps 4"),
+        ("history/1", np.ones(4), "history 0 of parameter 1 of layer 'frozen' .* 3 values"),
+        ("history/1", np.ones(3) * np.nan, "'frozen': 3 of 3 values are NaN"),
+        ("history/1", h5py.SoftLink("/history/0"), "'1' in '/history' is a link"),
+        ("history/1", h5py.Empty("f4"), "'frozen' is missing, or does not hold 3"),
+    ],
+)
+def test_an_hdf5_state_that_makes_no_sense_is_refused(make, tmp_path, name, value, message):
     make("SGD", "HDF5").snapshot()
-    with pytest.raises(caffe.CaffeError, match="not a solver state"):
-        make().restore(str(tmp_path / "snap_iter_0.caffemodel.h5"))
+    path = tmp_path / "snap_iter_0.solverstate.h5"
+    with h5py.File(path, "a") as file:
+        del file[name]
+        if value is not None:
+            file[name] = value
+    refused(make("SGD", "HDF5"), path, message)
+
+
+def test_an_hdf5_state_may_name_no_weights(make, tmp_path):
+    make("SGD", "HDF5").snapshot()
+    path = tmp_path / "snap_iter_0.solverstate.h5"
+    with h5py.File(path, "a") as file:
+        del file["learned_net"]
+        file["iter"][0] = 7
+    solver = make("SGD", "HDF5")
+    solver.restore(path)
+    assert solver.iter == 7
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+@pytest.mark.parametrize("suffix", ["caffemodel", "solverstate"])
+def test_other_files_are_no_states(make, tmp_path, form, suffix):
+    make("SGD", form).snapshot()
+    path = tmp_path / f"snap_iter_0.{suffix}{'.h5' if form == 'HDF5' else ''}"
+    if suffix == "solverstate":
+        path.write_bytes(b"")
+    refused(make("SGD"), path, "is damaged|holds 0 histories|no 'iter'")
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+def test_a_snapshot_that_cannot_be_written_leaves_no_parts(make, tmp_path, form):
+    solver = make("Adam", form)
+    solver.message.snapshot_prefix = str(tmp_path / "missing/snap")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(caffe.CaffeFileError, match="Could not write file .*No such file"):
+        solver.snapshot()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_state_of_many_small_histories_is_no_bomb(make, tmp_path):
+    (tmp_path / "s").write_bytes(b"\x1a\0" * 200_000)
+    refused(make("SGD"), tmp_path / "s", "200000 histories, but SGDSolver keeps 4")

@@ -22,12 +22,12 @@ def server():
 def test_server_that_answers_is_found(server, tmp_path):
     write_record(record_path(tmp_path, 5500), server)
     assert find_standalone(tmp_path) == server
-    assert find_standalone(tmp_path, LAYOUT.digest) == server
+    assert find_standalone(tmp_path, lambda found: found.layout == LAYOUT.digest) == server
 
 
-def test_server_of_another_layout_is_not(server, tmp_path):
+def test_server_that_does_not_fit_is_not(server, tmp_path):
     write_record(record_path(tmp_path, 5500), server)
-    assert find_standalone(tmp_path, "0" * 16) is None
+    assert find_standalone(tmp_path, lambda found: found.game != "catch") is None
     assert record_path(tmp_path, 5500).exists()
 
 

@@ -124,6 +124,23 @@ def test_target_survives_beside_the_frozen_parameters(files):
     assert list(target.layer[2].blobs[0].data) != [0.0] * 16
 
 
+def test_target_is_whole_where_layers_share_a_parameter(files):
+    """The last layer that shares it is loaded last, and so decides."""
+    shared = NET.replace(
+        'name: "Q_out" type: "InnerProduct"',
+        'name: "again" type: "InnerProduct" bottom: "fc2" top: "fc3" param { name: "w" } '
+        "inner_product_param { num_output: 4 } }\n"
+        'layer { name: "Q_out" type: "InnerProduct" param { name: "w" }',
+    ).replace("num_output: 2 ", "num_output: 4 ")
+    (files / "net.prototxt").write_text(shared)
+    engine = load(files)
+    assert engine.layout.size == 12 + 4 + 16 + 4 + 4
+    folder = saved(engine, files / "0")
+    again = load(files, "again", weights=folder / TARGET)
+    assert np.array_equal(again.weights, np.arange(engine.layout.size))
+    assert np.array_equal(engine.read_target(folder), again.weights)
+
+
 def test_reset_goes_back_to_the_beginning(files):
     engine = load(files)
     weights, pieces = engine.weights, gradients(engine)
@@ -193,6 +210,17 @@ def test_weights_of_which_nothing_matches_are_a_mistake(files):
         load(files, weights=files / "w.caffemodel")
 
 
+def test_weights_of_the_oldest_form_are_found(files):
+    message = caffe_pb2.NetParameter()
+    layer = message.layers.add().layer
+    layer.name, layer.type = "fc1", "innerproduct"
+    for shape in ((1, 1, 4, 3), (1, 1, 1, 4)):
+        blob = layer.blobs.add(num=shape[0], channels=shape[1], height=shape[2], width=shape[3])
+        blob.data.extend([7.0] * int(np.prod(shape)))
+    (files / "w.caffemodel").write_bytes(message.SerializeToString())
+    assert (load(files, weights=files / "w.caffemodel").weights[:16] == 7).all()
+
+
 def test_weights_of_another_shape_are_a_mistake(files):
     message = caffe_pb2.NetParameter()
     layer = message.layer.add(name="fc1")
@@ -218,6 +246,25 @@ def test_snapshot_of_another_solver_type_does_not_fit(files):
     (files / "solver.prototxt").write_text('net: "net.prototxt" type: "SGD" lr_policy: "fixed"')
     with pytest.raises(SnapshotFailed, match="does not fit"):
         load(files, "b").restore(folder)
+
+
+@pytest.mark.parametrize("name", [STATE, MODEL])
+@pytest.mark.parametrize("content", [None, b"\xff" * 40])
+def test_snapshot_that_cannot_be_read_does_not_fit(files, name, content):
+    engine = load(files)
+    folder = saved(engine, files / "0")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(SnapshotFailed, match="does not fit"):
+        engine.restore(folder)
+
+
+def test_target_of_another_net_does_not_fit(files):
+    folder = saved(load(files, "a"), files / "0")
+    (files / "net.prototxt").write_text(NET.replace("num_output: 2", "num_output: 3"))
+    with pytest.raises(SnapshotFailed, match="does not fit"):
+        load(files, "b").read_target(folder)
 
 
 def test_snapshot_that_cannot_be_written_fails_as_one(files):

@@ -7,6 +7,7 @@ import caffe
 from barista import dqn
 from barista.config import AgentConfig
 from barista.learner import Learner, load_nets, q_values
+from barista.model import ModelError
 from replay import Batch
 from tests import tiny
 
@@ -79,16 +80,16 @@ def test_double_and_plain_targets_differ(nets, batch):
 def test_a_gradient_replaces_the_one_before(nets, batch):
     own = learner(nets)
     own.gradient(batch)
-    first = own.gradient_arena.copy()
+    first = own.flat_gradient.copy()
     own.gradient(batch)
-    assert np.array_equal(own.gradient_arena, first)
+    assert np.array_equal(own.flat_gradient, first)
     assert first.any()
 
 
 def test_a_step_down_the_gradient_lowers_the_loss(nets, batch):
     own = learner(nets, double=False)
     before = own.gradient(batch).loss
-    own.set_weights(nets.online.param_arena - 0.05 * own.gradient_arena)
+    own.set_weights(nets.online.param_arena - 0.05 * own.flat_gradient)
     assert own.gradient(batch).loss < before
 
 
@@ -139,5 +140,27 @@ def test_q_values_follow_the_batch_size_and_are_a_copy(nets):
 def test_a_network_of_other_blobs_is_refused(tmp_path, blob):
     file = tmp_path / "net.prototxt"
     file.write_text(tiny.MODEL.replace(f'"{blob}"', '"other"'))
-    with pytest.raises(caffe.CaffeError, match=f"a Q-network has a blob '{blob}'"):
+    with pytest.raises(ModelError, match=f"a Q-network has a blob '{blob}'"):
         load_nets(str(file), batch_size=1, num_envs=1)
+
+
+def test_a_network_that_cannot_be_built_is_refused(tmp_path):
+    file = tmp_path / "net.prototxt"
+    file.write_text(tiny.MODEL.replace("InnerProduct", "OuterProduct"))
+    with pytest.raises(ModelError, match="OuterProduct"):
+        load_nets(str(file), batch_size=1, num_envs=1)
+    with pytest.raises(ModelError, match="nowhere"):
+        load_nets("nowhere.prototxt", batch_size=1, num_envs=1)
+
+
+def test_a_network_with_other_parameters_to_act_than_to_learn_is_refused(tmp_path):
+    file = tmp_path / "net.prototxt"
+    extra = (
+        'layer { name: "more" type: "InnerProduct" bottom: "fc1" top: "fc1_more" '
+        "include { phase: TRAIN } inner_product_param { num_output: 2 } } "
+        'layer { name: "none" type: "Silence" bottom: "fc1_more" include { phase: TRAIN } } '
+    )
+    file.write_text(tiny.MODEL + extra)
+    nets = load_nets(str(file), batch_size=1, num_envs=1)
+    with pytest.raises(ModelError, match="TEST phase"):
+        learner(nets)

@@ -197,7 +197,7 @@ def loaded(monkeypatch):
         asked.append((net, phase, weights))
         return FakeNet()
 
-    fake = SimpleNamespace(Net=load, TEST=1, CaffeError=play.caffe.CaffeError)
+    fake = SimpleNamespace(Net=load, TEST=1)
     monkeypatch.setattr(play, "caffe", fake)
     return asked
 

@@ -27,6 +27,17 @@ def test_gpus_of_a_cluster_are_not(master):
     session.check_conf(Conf({"spark.master": master, "spark.task.resource.gpu.amount": "1"}))
 
 
+def test_executors_use_the_engine_of_the_driver(monkeypatch, tmp_path):
+    for name in ("DDQ_CAFFE", "DDQ_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    assert session._engine_settings() == {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDQ_CAFFE", "pycaffe")
+    assert session._engine_settings() == {"spark.executorEnv.DDQ_CAFFE": str(tmp_path / "pycaffe")}
+    monkeypatch.setenv("DDQ_PRECISION", "bf16")
+    assert session._engine_settings()["spark.executorEnv.DDQ_PRECISION"] == "bf16"
+
+
 def test_the_zip_holds_what_a_barista_imports(tmp_path):
     path = session.write_pyfiles(tmp_path / "new" / "files.zip")
     names = set(zipfile.ZipFile(path).namelist())

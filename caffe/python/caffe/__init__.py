@@ -5,13 +5,30 @@ Names are imported when first used: `import caffe` itself and `caffe.proto` cost
 
 from typing import TYPE_CHECKING
 
-from caffe._exports import __dir__, __getattr__, __version__
+from caffe._substitute import substitute
+
+if not substitute(__spec__):  # DDQ_CAFFE names another package
+    from caffe._exports import __dir__, __getattr__, __version__
 
 if TYPE_CHECKING:
-    from caffe import io, layers, net_spec, proto
+    from caffe import (
+        _caffe,
+        classifier,
+        coord_map,
+        detector,
+        draw,
+        io,
+        layers,
+        net_spec,
+        proto,
+        pycaffe,
+    )
+    from caffe.classifier import Classifier
+    from caffe.detector import Detector
     from caffe.errors import CaffeCallError, CaffeError, CaffeFileError
     from caffe.layer import Layer
     from caffe.modes import (
+        NCCL,
         Timer,
         has_nccl,
         init_log,
@@ -42,8 +59,10 @@ if TYPE_CHECKING:
         SGDSolver,
         get_solver,
     )
+    from caffe.tuning import set_lowering
 
 __all__ = [
+    "NCCL",
     "TEST",
     "TRAIN",
     "AdaDeltaSolver",
@@ -52,6 +71,8 @@ __all__ = [
     "CaffeCallError",
     "CaffeError",
     "CaffeFileError",
+    "Classifier",
+    "Detector",
     "Layer",
     "NesterovSolver",
     "Net",
@@ -62,6 +83,11 @@ __all__ = [
     "__dir__",
     "__getattr__",
     "__version__",
+    "_caffe",
+    "classifier",
+    "coord_map",
+    "detector",
+    "draw",
     "get_solver",
     "has_nccl",
     "init_log",
@@ -72,7 +98,9 @@ __all__ = [
     "net_spec",
     "params",
     "proto",
+    "pycaffe",
     "set_device",
+    "set_lowering",
     "set_mode_cpu",
     "set_mode_gpu",
     "set_multiprocess",

@@ -8,9 +8,12 @@ from typing import Any
 __version__ = "1.0.0"
 
 _ORIGINS = {
+    "caffe.classifier": ("Classifier",),
+    "caffe.detector": ("Detector",),
     "caffe.errors": ("CaffeCallError", "CaffeError", "CaffeFileError"),
     "caffe.layer": ("Layer",),
     "caffe.modes": (
+        "NCCL",
         "Timer",
         "has_nccl",
         "init_log",
@@ -32,6 +35,7 @@ _ORIGINS = {
         "TRAIN",
         "Net",
     ),
+    "caffe.tuning": ("set_lowering",),
     "caffe.solver": (
         "AdaDeltaSolver",
         "AdaGradSolver",
@@ -43,7 +47,18 @@ _ORIGINS = {
     ),
 }
 _HOMES = {name: module for module, names in _ORIGINS.items() for name in names}
-_MODULES = ("io", "layers", "net_spec", "proto")
+_MODULES = (
+    "_caffe",
+    "classifier",
+    "coord_map",
+    "detector",
+    "draw",
+    "io",
+    "layers",
+    "net_spec",
+    "proto",
+    "pycaffe",
+)
 
 
 def __getattr__(name: str) -> Any:

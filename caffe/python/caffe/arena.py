@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+from caffe.blob import zeros
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +41,8 @@ class Arena:
         frozen = [p for p in parameters if not p.lr_mult]
         self.num_learnable = sum(p.blob.count for p in learnable)
         size = sum(p.blob.count for p in parameters)
-        self.data = torch.zeros(size)
-        self.diff = torch.zeros(size)
+        self.data = zeros(size)
+        self.diff = zeros(size)
         self.layout = [(p.layer, p.place, p.blob.shape) for p in learnable]
         places: dict[int, slice] = {}
         start = 0

@@ -27,7 +27,10 @@ def _constant(values: Tensor, param: caffe_pb2.FillerParameter) -> None:
 
 
 def _uniform(values: Tensor, param: caffe_pb2.FillerParameter) -> None:
-    require(param.min <= param.max, f"uniform filler: min {param.min} exceeds max {param.max}")
+    require(
+        0 <= param.max - param.min <= torch.finfo(values.dtype).max,
+        f"uniform filler: cannot draw between min {param.min} and max {param.max}",
+    )
     values.uniform_(param.min, param.max)
 
 
@@ -35,21 +38,30 @@ def _gaussian(values: Tensor, param: caffe_pb2.FillerParameter) -> None:
     require(param.std > 0, f"gaussian filler: std must be positive, got {param.std}")
     values.normal_(param.mean, param.std)
     if param.sparse >= 0:
-        # On average `sparse` non-zero weights for each output.
-        require(values.dim() >= 1, "gaussian filler: sparse needs a parameter with axes")
-        values.mul_(torch.bernoulli(torch.full_like(values, param.sparse / values.shape[0])))
+        # On average `sparse` non-zero weights for each input, if the outputs are the first axis.
+        outputs = _first_axis(values, param)
+        require(
+            param.sparse <= outputs,
+            f"gaussian filler: sparse {param.sparse} exceeds {outputs}, the size of the first axis",
+        )
+        values.mul_(torch.bernoulli(torch.full_like(values, param.sparse / outputs)))
 
 
-def _positive_unitball(values: Tensor, _param: caffe_pb2.FillerParameter) -> None:
+def _first_axis(values: Tensor, param: caffe_pb2.FillerParameter) -> int:
+    require(values.dim(), f"{param.type} filler: needs a parameter with axes, got a scalar")
+    return values.shape[0]
+
+
+def _positive_unitball(values: Tensor, param: caffe_pb2.FillerParameter) -> None:
     values.uniform_(0, 1)
-    rows = values.view(values.shape[0], -1)
+    rows = values.view(_first_axis(values, param), -1)
     rows.div_(rows.sum(dim=1, keepdim=True))
 
 
 def _fan(values: Tensor, param: caffe_pb2.FillerParameter) -> float:
     """Return the number of connections that the variance is divided by."""
     count = values.numel()
-    fan_in = count / values.shape[0] if values.dim() else 1.0
+    fan_in = count / _first_axis(values, param)
     fan_out = count / values.shape[1] if values.dim() > 1 else float(count)
     if param.variance_norm == caffe_pb2.FillerParameter.AVERAGE:
         return (fan_in + fan_out) / 2
@@ -98,4 +110,9 @@ def fill(values: Tensor, param: caffe_pb2.FillerParameter) -> None:
     filler = _FILLERS.get(param.type)
     if filler is None:
         raise CaffeError(f"unknown filler '{param.type}'; known are {', '.join(_FILLERS)}")
+    require(values.numel(), f"{param.type} filler: nothing to fill in {list(values.shape)}")
+    require(
+        param.sparse == -1 or (param.sparse > -1 and param.type == "gaussian"),
+        f"{param.type} filler: sparse cannot be {param.sparse}",
+    )
     filler(values, param)

@@ -2,28 +2,57 @@
 
 For whoever writes a layer:
 
-    net = net_from_text('''layer { name: "l" type: "TanH" bottom: "x" top: "y" }''', x=(2, 3))
-    assert max(gradient_errors(net).values()) < 1e-2
+    with double_precision():
+        net = net_from_text('layer { name: "l" type: "TanH" bottom: "x" top: "y" }', x=(2, 3))
+        assert max(gradient_errors(net).values()) < 1e-6
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from caffe.precision import computes_bf16, set_precision
 from caffe.proto import caffe_pb2
 from caffe.prototxt import parse_text
 from caffe.pycaffe import Net
 from caffe.upgrade import upgrade_net
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
 
-def net_from_text(text: str, *, phase: int = caffe_pb2.TRAIN, **inputs: tuple[int, ...]) -> Net:
-    """Return a net of these layers, after an Input layer for every input, with force_backward."""
-    param = caffe_pb2.NetParameter(force_backward=True)
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Give nets float64 in place of float32 and bfloat16, if they are made and run inside.
+
+    A switch for tests: steps may then be so small that errors are those of the formulas, not of
+    the arithmetic.  It holds for the whole process; not thread-safe.
+    """
+    dtype, is_half = torch.get_default_dtype(), computes_bf16()
+    torch.set_default_dtype(torch.float64)
+    set_precision("float32")
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        set_precision("bf16" if is_half else "float32")
+
+
+def net_from_text(
+    text: str,
+    *,
+    phase: int = caffe_pb2.TRAIN,
+    force_backward: bool = True,
+    **inputs: tuple[int, ...],
+) -> Net:
+    """Return a net of these layers, after an Input layer for every input."""
+    param = caffe_pb2.NetParameter(force_backward=force_backward)
     for name, shape in inputs.items():
         layer = param.layer.add(name=f"in_{name}", type="Input", top=[name])
         layer.input_param.shape.add(dim=shape)
@@ -34,7 +63,7 @@ def net_from_text(text: str, *, phase: int = caffe_pb2.TRAIN, **inputs: tuple[in
 
 
 def gradient_errors(
-    net: Net, *, inputs: tuple[str, ...] | None = None, step: float = 1e-2, seed: int = 0
+    net: Net, *, inputs: Sequence[str] | None = None, step: float | None = None, seed: int = 0
 ) -> dict[str, float]:
     """Return, for every input and parameter, how far its gradient is from the differences.
 
@@ -44,9 +73,12 @@ def gradient_errors(
     Args:
         net: The net, its inputs filled with what to differentiate at.
         inputs: The inputs to check, by default all.
-        step: How far to step from every value, to both sides.
+        step: How far to step from every value, to both sides; by default 1e-2, or 1e-6 where
+            the net is of float64.
         seed: Of the weighting.
     """
+    if step is None:
+        step = 1e-6 if torch.get_default_dtype() == torch.float64 else 1e-2
     generator = np.random.default_rng(seed)
     net.forward()
     weights = {}

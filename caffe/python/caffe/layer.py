@@ -31,6 +31,17 @@ if TYPE_CHECKING:
 L = TypeVar("L", bound="type[Layer]")
 
 _REGISTRY: dict[str, type[Layer]] = {}
+_FEED = (
+    "feed the net from Python: Input and net.blobs, MemoryData and net.set_input_arrays, "
+    "HDF5Data and .h5 files, or a Python layer"
+)
+#: Caffe's types that this engine has not: what they do, and what to use instead.
+_ABSENT = {
+    "Data": ("reads LMDB or LevelDB", _FEED),
+    "ImageData": ("reads image files", _FEED),
+    "WindowData": ("reads windows of image files", _FEED),
+    "HDF5Output": ("writes HDF5", "write net.blobs[...].data with h5py after forward"),
+}
 
 
 class Layer:
@@ -45,6 +56,11 @@ class Layer:
     auto_tops: ClassVar[bool] = False
     #: Whether the first top is a loss, of weight 1 unless the prototxt says otherwise.
     is_loss: ClassVar[bool] = False
+    #: Whether every forward begins with `reshape`, not only one after a shape changed.
+    reshapes_always: ClassVar[bool] = False
+
+    # Named here for dir(), as in pycaffe.
+    __slots__ = ("__dict__", "__weakref__", "blobs")
 
     def __init__(self, param: caffe_pb2.LayerParameter) -> None:
         self.param = param
@@ -69,7 +85,7 @@ class Layer:
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         """Write the marked bottoms' diffs; add to the parameters' diffs."""
-        raise CaffeError(f"{self.label} has no backward")
+        self.require(not any(propagate_down), "has no backward")
 
     def allows_force_backward(self, _bottom_index: int) -> bool:
         """Return whether `force_backward` may ask for this bottom's gradient."""
@@ -165,11 +181,12 @@ class TorchLayer(Layer):
         if pairs:
             values, diffs = zip(*pairs, strict=False)
             gradients = torch.autograd.grad(values, wanted, diffs, allow_unused=True)
-        for target, gradient in zip(targets, gradients, strict=False):
-            target.copy_(gradient) if gradient is not None else target.zero_()
         for total, gradient in zip(sums, gradients[len(targets) :], strict=False):
             if gradient is not None:
                 total.add_(gradient)
+        # The first bottom's last: in place it is the top's diff, which a gradient may still be.
+        for target, gradient in reversed(list(zip(targets, gradients, strict=False))):
+            target.copy_(gradient) if gradient is not None else target.zero_()
 
 
 def register(name: str) -> Callable[[L], L]:
@@ -195,6 +212,11 @@ def create_layer(param: caffe_pb2.LayerParameter) -> Layer:
         CaffeError: If the type is unknown.
     """
     cls = _REGISTRY.get(param.type)
+    if cls is None and param.type in _ABSENT:
+        does, instead = _ABSENT[param.type]
+        raise CaffeError(
+            f"layer '{param.name}': type {param.type} {does}, which this engine does not; {instead}"
+        )
     if cls is None:
         raise CaffeError(
             f"layer '{param.name}': unknown layer type '{param.type}'; known are "

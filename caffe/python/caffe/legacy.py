@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 from caffe.errors import CaffeError, require
 from caffe.proto import caffe_pb2
+
+logger = logging.getLogger(__name__)
 
 _TYPES = {
     "NONE": "",
@@ -133,18 +137,22 @@ def upgrade_layers(net: caffe_pb2.NetParameter, source: str) -> None:
     """Replace a net's old `layers` by today's `layer`, in place.
 
     Raises:
-        CaffeError: If a layer has a field that its type never had.
+        CaffeError: If a layer's type is unknown, or the net has layers of today's form too.
     """
     old = list(net.layers)
     if any(layer.HasField("layer") for layer in old):
-        old = _without_padding(old, source)
-    del net.layer[:]  # as Caffe does where a net has both forms
-    for layer in old:
-        target = net.layer.add()
-        if layer.HasField("layer"):
-            _upgrade_v0(layer, target, source)
-        else:
-            _upgrade_v1(layer, target)
+        # As in Caffe, fields that came after the form V0 are lost.
+        for field in ("layer", "state", "input_shape", "debug_info"):
+            net.ClearField(field)
+        for layer in _without_padding(old, source):
+            _upgrade_v0(layer, net.layer.add(), source)
+    else:
+        require(
+            not net.layer,
+            f"{source} has both `layer` and `layers`, which is its old form: use `layer` alone",
+        )
+        for layer in old:
+            _upgrade_v1(layer, net.layer.add())
     del net.layers[:]
 
 
@@ -237,12 +245,11 @@ def _upgrade_v0(
     for field, value in old.ListFields():
         if field.name in _V0_COMMON:
             continue
-        places = _V0_FIELDS[field.name]
+        places = _V0_FIELDS.get(field.name, {})
         place = places.get(old.type, places.get(""))
-        if place is None:
-            raise CaffeError(
-                f"{source}: layer '{old.name}' of type '{old.type}' has no field '{field.name}'"
-            )
+        if place is None:  # a field that layers of this type do not have: Caffe goes on too
+            logger.warning("%s: layer '%s' has no use for %s", source, old.name, field.name)
+            continue
         message_name, _, name = place.partition(".")
         name = name or field.name
         message = getattr(target, message_name) if message_name else target

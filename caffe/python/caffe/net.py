@@ -19,12 +19,14 @@ from caffe import layers as layer_families
 from caffe.arena import Arena, Parameter
 from caffe.blob import Blob
 from caffe.errors import CaffeError, require
+from caffe.fusion import convolutions, fuse
 from caffe.graph import included, with_splits
 from caffe.layer import Layer, check_counts, create_layer
 from caffe.proto import caffe_pb2
+from caffe.tuning import Tuner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -69,7 +71,6 @@ class Network:
             self._force_backward()
         self._outputs = [self._blob_index[name] for name in sorted(self._available)]
         self.arena, self.shared = self._collect_parameters()
-        self._mark_output_layers()
         self._prepare()
 
     # -- building ---------------------------------------------------------------------------
@@ -152,8 +153,21 @@ class Network:
         check_counts(layer, len(bottom), len(top))
         if layer.is_loss and not layer.param.loss_weight:
             layer.param.loss_weight.append(1.0)
-        layer.setup(bottom, top)
-        layer.reshape(bottom, top)
+        shapes = [blob.shape for blob in bottom]
+        try:
+            layer.setup(bottom, top)
+            layer.reshape(bottom, top)
+        except CaffeError:
+            raise
+        except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+            if layer.type == "Python":
+                raise  # the user's own
+            given = ", ".join(str(list(shape)) for shape in shapes) or "none"
+            raise CaffeError(f"{layer.label} cannot take the bottoms {given}: {error}") from error
+        require(
+            shapes == [blob.shape for blob in bottom],
+            f"{layer.label} cannot work in place: its top has another shape than its bottom",
+        )
         weights = len(layer.param.loss_weight)
         require(
             weights in (0, len(top)),
@@ -227,24 +241,29 @@ class Network:
             arena.share(blob, owner_blob)
         return arena, shared
 
-    def _mark_output_layers(self) -> None:
-        """Tell the InnerProducts that no ReLU follows: they are computed in float32."""
-        rectified = {
-            bottom
-            for layer, bottoms in zip(self.layers, self._bottom_indices, strict=True)
-            if layer.type in ("ReLU", "PReLU", "ELU")
-            for bottom in bottoms
-        }
-        for layer, tops in zip(self.layers, self._top_indices, strict=True):
-            if layer.type == "InnerProduct":
-                layer.is_output = tops[0] not in rectified  # type: ignore[attr-defined]
-
     def _prepare(self) -> None:
-        """Gather what the loops below need of every layer."""
+        """Gather what the loops below need of every layer, and join layers that run together."""
         self._bottoms = [[self._blobs[i] for i in indices] for indices in self._bottom_indices]
         self._tops = [[self._blobs[i] for i in indices] for indices in self._top_indices]
         self._losses = [[self._blobs[i] for i, _ in losses] for losses in self._layer_losses]
+        self._reshaping = {i for i, layer in enumerate(self.layers) if layer.reshapes_always}
+        self._joined = fuse(self.layers, self._bottom_indices, self._top_indices)
+        self._rectify(together=True)
+        self._steps = [
+            (layer, self._bottoms[i], self._tops[i], self._losses[i], i + 1)
+            for i, layer in enumerate(self.layers)
+            if i not in self._joined
+        ]
+        self._tune_anew()
         self._stale = False
+
+    def _tune_anew(self) -> None:
+        """Forget how fast convolutions were: their shapes are others now."""
+        self._tuner = Tuner(
+            convolutions(
+                self.layers, self._bottom_indices, self._top_indices, self._bottom_needs_backward
+            )
+        )
 
     def layer_named(self, name: str) -> Layer | None:
         """Return the first layer of this name, if there is one."""
@@ -254,26 +273,59 @@ class Network:
 
     # -- running ----------------------------------------------------------------------------
 
-    def run_forward(self, start: int, end: int) -> float:
-        """Run layers start to end, both included; return the sum of their weighted losses."""
+    def run_forward(self, start: int, end: int, *, with_loss: bool = True) -> float:
+        """Run layers start to end, both included.
+
+        Returns:
+            The sum of their weighted losses; perhaps 0 if that is not asked for.
+        """
         self._check_range(start, end)
-        loss = 0.0
-        hooks = self._hooks
+        whole = start == 0 and end == len(self.layers) - 1
         with torch.no_grad():
-            for i in range(start, end + 1):
-                for hook in hooks["before_forward"]:
-                    hook(i)
-                layer, bottom, top = self.layers[i], self._bottoms[i], self._tops[i]
+            if whole and not (self._stale or self._reshaping or any(self._hooks.values())):
+                loss = self._run_joined(with_loss=with_loss)
+            else:
+                loss = self._run_apart(start, end)
+            if whole:
                 if self._stale:
-                    self._reshape_layer(i)
-                layer.forward(bottom, top)
-                for blob in self._losses[i]:
-                    loss += float(blob.data_tensor.view(-1).dot(blob.diff_tensor.view(-1)))
-                for hook in hooks["after_forward"]:
-                    hook(i)
-        if start == 0 and end == len(self.layers) - 1:
-            self._stale = False
+                    self._tune_anew()
+                self._stale = False
+                self._tuner.ran_forward()
         return loss
+
+    def _run_joined(self, *, with_loss: bool) -> float:
+        """Run all layers, those that can together, as fast as possible."""
+        loss = 0.0
+        for layer, bottom, top, losses, following in self._steps:
+            layer.forward(bottom, top)
+            if losses and with_loss:
+                loss += _weighted(losses)
+            if self._stale:  # a layer has given its top another shape, as Filter may
+                return loss + self._run_apart(following, len(self.layers) - 1)
+        return loss
+
+    def _run_apart(self, start: int, end: int) -> float:
+        """Run layers one by one, as Caffe does, between the callbacks."""
+        before, after = self._hooks["before_forward"], self._hooks["after_forward"]
+        loss = 0.0
+        self._rectify(together=False)
+        try:
+            for i in range(start, end + 1):
+                for hook in before:
+                    hook(i)
+                if self._stale or i in self._reshaping:
+                    self._reshape_layer(i)
+                self.layers[i].forward(self._bottoms[i], self._tops[i])
+                loss += _weighted(self._losses[i])
+                for hook in after:
+                    hook(i)
+        finally:
+            self._rectify(together=True)
+        return loss
+
+    def _rectify(self, *, together: bool) -> None:
+        for layer in self._joined.values():
+            layer.rectify = together
 
     def run_backward(self, start: int, end: int) -> None:
         """Run the backward passes of layers start down to end, both included."""
@@ -289,6 +341,7 @@ class Network:
                     )
                 for hook in hooks["after_backward"]:
                     hook(i)
+            self._tuner.ran_backward()
 
     def _check_range(self, first: int, last: int) -> None:
         if not 0 <= first < len(self.layers) or not 0 <= last < len(self.layers):
@@ -299,6 +352,7 @@ class Network:
         with torch.no_grad():
             for i in range(len(self.layers)):
                 self._reshape_layer(i)
+        self._tune_anew()
         self._stale = False
 
     def _reshape_layer(self, i: int) -> None:
@@ -327,6 +381,11 @@ class Network:
     def arena_layout(self) -> list[tuple[str, int, tuple[int, ...]]]:
         """Layer, index and shape of every parameter in the arena, in its order."""
         return list(self.arena.layout)
+
+
+def _weighted(losses: Sequence[Blob]) -> float:
+    """Return the sum of losses; a loss's diff holds its weight."""
+    return sum(float(b.data_tensor.view(-1).dot(b.diff_tensor.view(-1))) for b in losses)
 
 
 def _check_shapes(layer: Layer, spec: caffe_pb2.ParamSpec, blob: Blob, owner: Parameter) -> None:

@@ -30,23 +30,31 @@ _MESSAGE_NAMES = _message_names()
 
 
 def _assign(message: Any, name: str, value: Any) -> None:
-    """Set a field from a plain value, a dict for a message, or a list of either."""
+    """Set a field from a plain value, a dict for a message, or a list of either.
+
+    Raises:
+        CaffeError: If there is no such field, or it does not take the value.
+    """
     if name not in message.DESCRIPTOR.fields_by_name:
         raise CaffeError(f"{message.DESCRIPTOR.name} has no field '{name}'")
     field = getattr(message, name)
-    if message.DESCRIPTOR.fields_by_name[name].is_repeated:
-        for item in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(item, dict):
-                entry = field.add()
-                for key, inner in item.items():
-                    _assign(entry, key, inner)
-            else:
+    descriptor = message.DESCRIPTOR.fields_by_name[name]
+    repeated = descriptor.is_repeated
+    for item in value if repeated and isinstance(value, (list, tuple)) else [value]:
+        if isinstance(item, dict) and descriptor.message_type is not None:
+            entry = field.add() if repeated else field
+            for key, inner in item.items():
+                _assign(entry, key, inner)
+            continue
+        try:
+            if repeated:
                 field.append(item)
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            _assign(field, key, inner)
-    else:
-        setattr(message, name, value)
+            else:
+                setattr(message, name, item)
+        except (TypeError, ValueError, AttributeError):
+            raise CaffeError(
+                f"field '{name}' of {message.DESCRIPTOR.name} cannot be set to {item!r}"
+            ) from None
 
 
 class Top:
@@ -62,17 +70,17 @@ class Top:
 
 
 class Function:
-    """A layer: its type, bottoms and settings."""
+    """A layer: its type, bottoms (`inputs`), settings (`params`) and tops."""
 
     def __init__(self, type_name: str, inputs: tuple[Top, ...], settings: dict[str, Any]) -> None:
-        for top in inputs:
+        for place, top in enumerate(inputs):
             if not isinstance(top, Top):
-                raise TypeError(f"{type_name} input {top!r} is not a Top (of a layer)")
+                raise TypeError(f"{type_name} input {place} is not a Top (type is {type(top)})")
         self.type_name = type_name
         self.inputs = inputs
-        self.settings = dict(settings)
-        self.ntop: int = self.settings.pop("ntop", 1)
-        self.in_place: bool = self.settings.pop("in_place", False)
+        self.params = dict(settings)
+        self.ntop: int = self.params.pop("ntop", 1)
+        self.in_place: bool = self.params.pop("in_place", False)
         self.tops = tuple(Top(self, index) for index in range(self.ntop))
 
 
@@ -104,7 +112,7 @@ class _Writer:
         named = function.tops[0] if function.tops else function
         layer.name = self.name(named, function.type_name)
         own = _MESSAGE_NAMES.get(function.type_name)
-        for key, value in function.settings.items():
+        for key, value in function.params.items():
             message: Any = layer
             if own and not key.endswith("param"):
                 candidate = getattr(layer, own)
@@ -127,10 +135,11 @@ class NetSpec:
         self.tops[name] = value
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return self.tops[name]
-        except KeyError:
-            raise AttributeError(f"the net has no top '{name}'") from None
+        # Not through the attribute: a copy in the making has none yet.
+        tops: OrderedDict[str, Any] = self.__dict__.get("tops", OrderedDict())
+        if name not in tops:
+            raise AttributeError(f"the net has no top '{name}'")
+        return tops[name]
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.tops[name] = value

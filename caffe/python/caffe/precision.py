@@ -62,6 +62,11 @@ class HalfCopies:
         """Return a copy of the values, good until the name's next use."""
         return self.room(name, values.shape).copy_(values)
 
+    def last(self, name: str, values: Tensor) -> Tensor:
+        """Return the copy that was made last; of these values, if there is none."""
+        kept = self._kept.get(name)
+        return self.of(name, values) if kept is None else kept
+
 
 def set_num_threads(count: int) -> None:
     """Let PyTorch use this many threads for one operation."""

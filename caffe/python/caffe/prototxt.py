@@ -1,35 +1,67 @@
 """Reading prototxt and binary protobuf files; no PyTorch.
 
-protobuf's own text parser does the work.  Where Caffe's C++ parser accepts what the Python one
-refuses, the text is rewritten first; errors name the file and the line.
+protobuf's own text parser does the work.  A look through the text before makes it accept and refuse
+what the C++ parser does, which Caffe uses; errors name the file, the line and the column.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError, Message
 
-from caffe.errors import CaffeError, CaffeFileError
+from caffe.errors import CaffeError, require
+from caffe.files import read_bytes
 from caffe.proto import caffe_pb2
-from caffe.upgrade import upgrade_net, upgrade_solver
+from caffe.upgrade import set_snapshot_prefix, upgrade_net, upgrade_solver
 
 if TYPE_CHECKING:
     import os
 
 M = TypeVar("M", bound=Message)
 
-# A string, a comment, or a minus sign that stands apart from its number.
+_MAX_TEXT = 1 << 23  # bytes; parsing takes half a second for each million
+
+# What the parsers differ in, and the strings and comments in which it does not matter.
 _TOKEN = re.compile(
-    r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|#[^\n]*|-[ \t\r\n]+(?=[\d.a-zA-Z])"""
+    r"""(?P<string>"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?)
+    |(?P<comment>\#[^\n]*)
+    |(?P<sign>-(?:[ \t\r\n\v\f]|\#[^\n]*\n)+)
+    |(?P<number>(?<!\w)\.?\d(?:e[+-]|[\w.])*)
+    |(?P<other>\+|(?<!\w)(?:infinity|inf|nan)f\b|[^\x00-\x7f]+)""",
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
+_NUMBER = re.compile(
+    r"0x[\da-f]+|0[0-7]+|(?:0|[1-9]\d*)(?:\.\d*)?(?:e[+-]?\d+)?f?|\.\d+(?:e[+-]?\d+)?f?",
+    re.IGNORECASE | re.ASCII,
+)
+_ESCAPES = re.compile(r"""(?:[^\\]|\\[abfnrtv\\?'"xXuU0-7])*""")
 
 
-def _join_signs(text: str) -> str:
-    return _TOKEN.sub(lambda match: "-" if match[0].startswith("-") else match[0], text)
+def _for_python(text: str, source: str) -> str:
+    """Return the text with every minus sign at its number.
+
+    Raises:
+        CaffeError: If the C++ parser would not take the text, though the Python one might.
+    """
+
+    def translate(match: re.Match[str]) -> str:
+        kind, token = match.lastgroup, match[0]
+        good = {"string": _ESCAPES, "number": _NUMBER}.get(kind or "")
+        if kind == "other" or (good and not good.fullmatch(token)):
+            before = text[: match.start()]
+            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+            raise CaffeError(f"{source} is not in text format: {line}:{column}: not valid: {token}")
+        return token[1:] + "-" if kind == "sign" else token
+
+    return _TOKEN.sub(translate, text)
+
+
+def _check_complete(message: Message, source: str) -> None:
+    missing = message.FindInitializationErrors()  # type: ignore[attr-defined]  # not in the stubs
+    require(not missing, f"{source} lacks the required {', '.join(missing)}")
 
 
 def parse_text(text: str, message: M, source: str = "the text") -> M:
@@ -39,23 +71,12 @@ def parse_text(text: str, message: M, source: str = "the text") -> M:
         CaffeError: If the text is not such a message; names source, line and column.
     """
     try:
-        text_format.Parse(_join_signs(text), message)
+        text_format.Parse(_for_python(text, source), message)
     except (text_format.ParseError, UnicodeError) as error:
         name = message.DESCRIPTOR.name
         raise CaffeError(f"{source} is not a {name} in text format: {error}") from None
+    _check_complete(message, source)
     return message
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        CaffeFileError: If it cannot be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        raise CaffeFileError(path) from None
 
 
 def read_text(path: str | os.PathLike[str], message: M) -> M:
@@ -65,11 +86,9 @@ def read_text(path: str | os.PathLike[str], message: M) -> M:
         CaffeFileError: If the file cannot be read.
         CaffeError: If it is not such a message.
     """
-    content = read_bytes(path)
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise CaffeError(f"{path} is not UTF-8 text: {error}") from None
+    text = read_bytes(path, _MAX_TEXT).decode(errors="surrogateescape")
+    # Bytes that are no UTF-8, most often in comments, are taken to be Latin-1.
+    text = re.sub("[\udc80-\udcff]", lambda byte: chr(ord(byte[0]) - 0xDC00), text)
     return parse_text(text, message, str(path))
 
 
@@ -86,6 +105,7 @@ def read_binary(path: str | os.PathLike[str], message: M) -> M:
     except DecodeError as error:
         name = message.DESCRIPTOR.name
         raise CaffeError(f"{path} is not a binary {name} ({len(content)} bytes): {error}") from None
+    _check_complete(message, str(path))
     return message
 
 
@@ -96,15 +116,9 @@ def read_net(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
     return net
 
 
-def read_weights(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
-    """Return the net of a .caffemodel file, of any age, in today's form."""
-    net = read_binary(path, caffe_pb2.NetParameter())
-    upgrade_net(net, str(path))
-    return net
-
-
 def read_solver(path: str | os.PathLike[str]) -> caffe_pb2.SolverParameter:
     """Return the solver of a prototxt file, of any age, in today's form."""
     solver = read_text(path, caffe_pb2.SolverParameter())
     upgrade_solver(solver, str(path))
+    set_snapshot_prefix(solver, str(path))
     return solver

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from caffe import weights as weight_files
-from caffe.errors import CaffeCallError, CaffeError, CaffeFileError
+from caffe.errors import CaffeCallError, CaffeError, CaffeFileError, require
+from caffe.layer import Layer
 from caffe.net import Network
 from caffe.proto import caffe_pb2
 from caffe.prototxt import read_net
@@ -20,24 +22,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from caffe.blob import Blob, BlobVec
-    from caffe.layer import Layer
 
 TRAIN: int = caffe_pb2.TRAIN
 TEST: int = caffe_pb2.TEST
 
 
+_SIGNATURE = (
+    "Net takes (file, phase, level=0, stages=None, weights=None): phase and level are integers, "
+    "stages a list of names"
+)
+
+
+class LayerVec(list[Layer]):
+    """The layers of a net."""
+
+
 class Net(Network):
-    """A net made from a prototxt file (or from a NetParameter, whose own state then counts).
+    """A net made from a prototxt file, or from a NetParameter (phase None: by its own state).
 
     `Net(file, phase, level=0, stages=None, weights=None)`, or in the old order
     `Net(file, weights, phase)`.
     """
+
+    # Attributes that Network sets; as slots they are in dir(Net), as in pycaffe.
+    __slots__ = ("_blob_names", "_blobs", "_inputs", "_layer_names", "_outputs", "layers")
 
     def __init__(self, network_file: Any, *args: Any, **kwargs: Any) -> None:
         phase, level, stages, weights = _constructor_arguments(args, kwargs)
         if isinstance(network_file, caffe_pb2.NetParameter):
             param, source = caffe_pb2.NetParameter(), network_file.name or "the net"
             param.CopyFrom(network_file)
+        elif phase is None:
+            raise TypeError(_SIGNATURE)
         else:
             param, source = read_net(network_file), str(network_file)
         if phase is not None:
@@ -50,6 +66,7 @@ class Net(Network):
             raise
         except CaffeError as error:
             raise CaffeError(f"{source}: {error}") from error
+        self.layers = LayerVec(self.layers)
         names = self._layer_names
         self._named_blobs = OrderedDict(zip(self._blob_names, self._blobs, strict=True))
         self._named_params = OrderedDict(
@@ -150,8 +167,8 @@ class Net(Network):
         outputs = self.outputs if end is None else self.top_names[end]
         if inputs:
             self._write(inputs, self.inputs, "data")
-        self._forward(first, last)
-        return {name: self.blobs[name].data for name in (*outputs, *(blobs or ()))}
+        self.run_forward(first, last, with_loss=False)
+        return {name: self._named_blobs[name].data for name in (*outputs, *(blobs or ()))}
 
     def backward(
         self,
@@ -180,25 +197,27 @@ class Net(Network):
         if topdiffs:
             self._write(topdiffs, self.outputs, "diff")
         self._backward(first, last)
-        return {name: self.blobs[name].diff for name in (*names, *(diffs or ()))}
+        return {name: self._named_blobs[name].diff for name in (*names, *(diffs or ()))}
 
     def _write(self, values: dict[str, Any], names: list[str], attribute: str) -> None:
-        what = ("Input", "Input blob", "inputs")
+        kind, named, all_ = ("Input", "Input blob", "inputs")
         if attribute == "diff":
-            what = ("Diff", "Top diff", "outputs")
-        if set(values) != set(names):
+            kind, named, all_ = ("Diff", "Top diff", "outputs")
+        if values.keys() != set(names):
             raise CaffeError(
-                f"{what[1]} arguments do not match net {what[2]}. "
+                f"{named} arguments do not match net {all_}. "
                 f"The net has {sorted(names)}, given were {sorted(values)}."
             )
         for name, value in values.items():
-            blob = self.blobs[name]
-            if np.ndim(value) != len(blob.shape) or value.shape[:1] != blob.shape[:1]:
-                raise CaffeError(
-                    f"{what[0]} is not batch sized: '{name}' has the shape {list(blob.shape)}, "
-                    f"given was {list(np.shape(value))}"
-                )
-            getattr(blob, attribute)[...] = value
+            blob = self._named_blobs[name]
+            if attribute == "data" and blob.take_bytes(value):
+                continue
+            told = f"'{name}' has the shape {list(blob.shape)}, given was {list(np.shape(value))}"
+            require(np.shape(value)[:1] == blob.shape[:1], f"{kind} is not batch sized: {told}")
+            try:
+                getattr(blob, attribute)[...] = value
+            except (ValueError, TypeError) as error:
+                raise CaffeError(f"{kind} does not fit: {told} ({error})") from None
 
     def forward_all(
         self, blobs: Sequence[str] | None = None, **inputs: Any
@@ -206,58 +225,87 @@ class Net(Network):
         """Run forward over inputs of any length, in batches; returns copies."""
         collected: dict[str, list[NDArray[np.float32]]] = {}
         for batch in self._batch(inputs):
-            for name, value in self.forward(blobs=blobs, **batch).items():
-                collected.setdefault(name, []).extend(value.copy())
+            _collect(collected, self.forward(blobs, **batch))
         return _cut(collected, inputs)
 
     def forward_backward_all(
         self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
     ) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.float32]]]:
-        """Run forward and backward over inputs and top diffs of any length; returns copies."""
+        """Run forward and backward over inputs and top diffs of any length; returns copies.
+
+        Where no inputs or no top diffs are given, those in the blobs count for every batch.
+        """
         inputs = {name: arrays[name] for name in arrays if name in self.inputs}
         topdiffs = {name: arrays[name] for name in arrays if name in self.outputs}
+        require(
+            len(inputs) + len(topdiffs) == len(arrays),
+            f"arrays are given for inputs, {self.inputs}, and outputs, {self.outputs}, of the net, "
+            f"not for {sorted(arrays)}",
+        )
         values: dict[str, list[NDArray[np.float32]]] = {}
         gradients: dict[str, list[NDArray[np.float32]]] = {}
-        diff_batches = self._batch(topdiffs) if topdiffs else None
-        for batch in self._batch(inputs):
-            for name, value in self.forward(blobs=blobs, **batch).items():
-                values.setdefault(name, []).extend(value.copy())
-            given: dict[str, Any] = next(diff_batches) if diff_batches else {}
-            for name, value in self.backward(diffs=diffs, **given).items():
-                gradients.setdefault(name, []).extend(value.copy())
-        return _cut(values, inputs), _cut(gradients, inputs)
+        for batch, given in zip_longest(
+            self._batch(inputs), self._batch(topdiffs), fillvalue=dict[str, Any]()
+        ):
+            _collect(values, self.forward(blobs, **batch))
+            _collect(gradients, self.backward(diffs, **given))
+        return _cut(values, arrays), _cut(gradients, arrays)
 
     def _batch(self, arrays: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yield batches of the arrays, the last one filled up with zeros."""
-        if not arrays:
-            raise CaffeError(f"no arrays given; the net has the inputs {self.inputs}")
-        length = len(next(iter(arrays.values())))
-        size = self._blobs[self._inputs[0]].shape[0]
-        for start in range(0, length, size):
-            batch = {name: np.asarray(a[start : start + size]) for name, a in arrays.items()}
-            missing = max(0, start + size - length)
-            yield {
-                name: np.concatenate([a, np.zeros((missing, *a.shape[1:]))]) if missing else a
-                for name, a in batch.items()
-            }
+        """Yield batches of the arrays, of their blobs' size, the last filled up with zeros."""
+        values = {name: np.asarray(array) for name, array in arrays.items()}
+        lengths = {value.shape[:1] for value in values.values()}
+        require(
+            len(lengths) <= 1 and () not in lengths,
+            f"the arrays must be of one length, but have the shapes "
+            f"{[list(value.shape) for value in values.values()]}",
+        )
+        for length, *_ in lengths:
+            name = next(iter(values))
+            size = (*self.blobs[name].shape, 1)[0] if name in self.blobs else 1
+            for start in range(0, length, size or 1):
+                missing = max(0, start + size - length)
+                batch = {name: value[start : start + size] for name, value in values.items()}
+                yield {
+                    name: np.concatenate([a, np.zeros((missing, *a.shape[1:]))]) if missing else a
+                    for name, a in batch.items()
+                }
 
-    def set_input_arrays(self, data: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
-        """Give a MemoryData first layer the arrays it takes its batches from (not copied).
+    def set_input_arrays(
+        self,
+        data: NDArray[np.float32],
+        labels: NDArray[np.float32],
+        layer: str | int | None = None,
+    ) -> None:
+        """Give a MemoryData layer the arrays it takes its batches from (not copied).
+
+        Args:
+            data: float32 [n · batch_size, channels, height, width], C-contiguous.
+            labels: float32 [n · batch_size], or with three axes of 1 behind it.
+            layer: The layer's name or index; by default the net's first layer.
 
         Raises:
-            CaffeError: If there is no such layer or the arrays do not suit it.
+            CaffeCallError: If it is no such layer or the arrays do not suit it.
         """
-        if labels.ndim == 1:
-            labels = np.ascontiguousarray(labels[:, np.newaxis, np.newaxis, np.newaxis])
-        self._set_input_arrays(data, labels)
+        if np.ndim(labels) == 1:
+            labels = np.ascontiguousarray(labels)[:, np.newaxis, np.newaxis, np.newaxis]
+        self._set_input_arrays(data, labels, layer)
 
-    def _set_input_arrays(self, data: Any, labels: Any) -> None:
-        layer = self.layers[0] if self.layers else None
-        if layer is None or layer.type != "MemoryData":
+    def _set_input_arrays(self, data: Any, labels: Any, layer: str | int | None = None) -> None:
+        if layer is None and [first.type for first in self.layers[:1]] != ["MemoryData"]:
             raise CaffeCallError(
-                "set_input_arrays may only be called if the first layer is a MemoryDataLayer"
+                "set_input_arrays may only be called if the first layer is a MemoryDataLayer, or "
+                "with the name of one"
             )
-        layer.set_arrays(data, labels)  # type: ignore[attr-defined]  # MemoryData has it
+        index = layer or 0
+        if isinstance(index, str):
+            chosen = self.layer_named(index)
+        else:
+            chosen = self.layers[index] if -len(self.layers) <= index < len(self.layers) else None
+        if chosen is None or chosen.type != "MemoryData":
+            known = [other.name for other in self.layers if other.type == "MemoryData"]
+            raise CaffeCallError(f"layer {layer!r} is no MemoryData layer; of this net are {known}")
+        chosen.set_arrays(data, labels)  # type: ignore[attr-defined]  # MemoryData has it
 
     # -- parameters -------------------------------------------------------------------------
 
@@ -304,29 +352,48 @@ class Net(Network):
         self._hooks["after_backward"].append(callback)
 
 
+class NetVec(list[Net]):
+    """The test nets of a solver."""
+
+
 def _constructor_arguments(
     args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[int, int, list[str], Any]:
+) -> tuple[int | None, int, list[str], Any]:
     """Return phase, level, stages and weights, given in the new or in the old order."""
-    values = dict(kwargs)
+    values = {"phase": None, "level": 0, "stages": None, "weights": None, **kwargs}
     if len(args) == 2 and isinstance(args[1], int) and not isinstance(args[0], int):
         values.update(weights=args[0], phase=args[1])
     else:
         values.update(zip(("phase", "level", "stages", "weights"), args, strict=False))
-    unknown = set(values) - {"phase", "level", "stages", "weights"}
-    if unknown or "phase" not in values or len(args) > 4:
-        raise TypeError("Net takes (file, phase, level=0, stages=None, weights=None)")
-    return (
-        values["phase"],
-        values.get("level", 0),
-        list(values.get("stages") or ()),
-        values.get("weights"),
-    )
+    phase, stages = values["phase"], values["stages"] or []
+    if (
+        len(values) != 4
+        or len(args) > 4
+        or not (isinstance(phase, int | None) and isinstance(values["level"], int))
+        or isinstance(stages, str)
+        or not all(isinstance(stage, str) for stage in stages)
+    ):
+        raise TypeError(_SIGNATURE)
+    require(phase in (TRAIN, TEST, None), f"phase must be caffe.TRAIN or caffe.TEST, not {phase}")
+    return phase, values["level"], list(stages), values["weights"]
+
+
+def _collect(
+    collected: dict[str, list[NDArray[np.float32]]], batch: dict[str, NDArray[np.float32]]
+) -> None:
+    """Add copies of a batch's rows; an array without axes, as of a loss, is one row."""
+    for name, value in batch.items():
+        collected.setdefault(name, []).extend(np.atleast_1d(value.copy()))
 
 
 def _cut(
-    collected: dict[str, list[NDArray[np.float32]]], inputs: dict[str, Any]
+    collected: dict[str, list[NDArray[np.float32]]], arrays: dict[str, Any]
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the rows of the batches as arrays, without those that filled up the last."""
-    length = len(next(iter(inputs.values())))
+    """Return the rows of the batches as arrays, without those that filled up the last.
+
+    Raises:
+        CaffeError: If there were no arrays.
+    """
+    require(arrays, "give an array for an input of the net")
+    length = len(next(iter(arrays.values())))
     return {name: np.asarray(rows)[:length] for name, rows in collected.items()}

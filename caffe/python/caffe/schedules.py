@@ -35,30 +35,39 @@ def learning_rate(
     Raises:
         CaffeError: If the policy is unknown or lacks a setting.
     """
-    f = np.float32
-    base, gamma, power = f(param.base_lr), f(param.gamma), f(param.power)
-    policy, t = param.lr_policy, f(iteration)
-    if policy in ("step", "exp", "multistep"):
-        require(param.gamma >= 0, f"lr_policy '{policy}' needs gamma of at least 0")
+    policy = param.lr_policy
     if policy == "fixed":
-        rate = base
-    elif policy == "step":
-        require(param.stepsize > 0, f"lr_policy 'step' needs a stepsize, got {param.stepsize}")
-        current_step = iteration // param.stepsize
-        rate = base * gamma ** f(current_step)
-    elif policy == "exp":
-        rate = base * gamma**t
-    elif policy == "inv":
-        rate = base * (f(1) + gamma * t) ** -power
-    elif policy == "multistep":
-        if current_step < len(param.stepvalue) and iteration >= param.stepvalue[current_step]:
-            current_step += 1
-        rate = base * gamma ** f(current_step)
-    elif policy == "poly":
-        rate = base * (f(1) - t / f(param.max_iter)) ** power
-    elif policy == "sigmoid":
-        rate = base * (f(1) / (f(1) + np.exp(-gamma * (t - f(param.stepsize)))))
-    else:
+        return param.base_lr, current_step
+    _check(param)
+    f = np.float32
+    base, gamma, power, t = f(param.base_lr), f(param.gamma), f(param.power), f(iteration)
+    with np.errstate(all="ignore"):  # as in Caffe, rates may become infinite or NaN
+        if policy == "step":
+            current_step = iteration // param.stepsize
+            rate = base * gamma ** f(current_step)
+        elif policy == "exp":
+            rate = base * gamma**t
+        elif policy == "inv":
+            rate = base * (f(1) + gamma * t) ** -power
+        elif policy == "multistep":
+            if current_step < len(param.stepvalue) and iteration >= param.stepvalue[current_step]:
+                current_step += 1
+            rate = base * gamma ** f(current_step)
+        elif policy == "poly":
+            rate = base * (f(1) - t / f(param.max_iter)) ** power
+        else:
+            rate = base * (f(1) / (f(1) + np.exp(-gamma * (t - f(param.stepsize)))))
+    return float(rate), current_step
+
+
+def _check(param: caffe_pb2.SolverParameter) -> None:
+    policy = param.lr_policy
+    if policy not in POLICIES:
         known = ", ".join(POLICIES)
         raise CaffeError(f"unknown lr_policy '{policy}'; known are {known}")
-    return float(rate), current_step
+    if policy != "poly":
+        require(
+            param.gamma >= 0, f"lr_policy '{policy}' needs gamma of at least 0, got {param.gamma}"
+        )
+    if policy in ("step", "sigmoid"):
+        require(param.stepsize > 0, f"lr_policy '{policy}' needs a stepsize, got {param.stepsize}")

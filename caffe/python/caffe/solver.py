@@ -8,6 +8,7 @@ Frozen parameters are not touched; their histories exist, as zeros, only in snap
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -22,7 +23,6 @@ from caffe.solver_nets import test_nets, train_net
 from caffe.updates import RULES, Settings
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from torch import Tensor
@@ -87,6 +87,9 @@ class Solver:
 
     rule_name = ""
 
+    # Named here for dir(), as in pycaffe.
+    __slots__ = ("__dict__", "__weakref__", "net", "param", "test_nets")
+
     def __init__(self, solver_file: str | os.PathLike[str]) -> None:
         self.message = read_solver(solver_file)
         self._source = str(solver_file)
@@ -99,9 +102,9 @@ class Solver:
             set_random_seed(self.message.random_seed)
         self.net = train_net(self.message, self._source)
         self.test_nets = test_nets(self.message, self._source)
-        for paths in self.message.weights:
-            for path in paths.split(","):
-                self.net.copy_from(path.strip())
+        for path in [p.strip() for paths in self.message.weights for p in paths.split(",")]:
+            for net in (self.net, *self.test_nets):
+                net.copy_from(path)
         self._rule = RULES[self.rule_name]
         size = self.net.arena.data.numel()
         self.histories = [torch.zeros(size) for _ in range(self._rule.num_histories)]
@@ -112,6 +115,15 @@ class Solver:
 
     def _check(self) -> None:
         param = self.message
+        for name in ("average_loss", "iter_size"):
+            value = getattr(param, name)
+            require(value >= 1, f"{self._source}: {name} must be at least 1, got {value}")
+        folder = os.path.dirname(param.snapshot_prefix) or "."  # noqa: PTH120  # any string
+        require(
+            not param.snapshot or (os.path.isdir(folder) and os.access(folder, os.W_OK)),  # noqa: PTH112
+            f"{self._source}: snapshot_prefix '{param.snapshot_prefix}' is not in a folder that "
+            "exists and may be written to",
+        )
         if self.rule_name in ("AdaGrad", "RMSProp"):
             require(
                 param.momentum == 0,
@@ -179,11 +191,11 @@ class Solver:
 
         Afterwards the diffs hold the values that were subtracted, as in Caffe.
         """
-        rate = np.float32(self.lr * self._correction())
-        if self.message.display and self._iter % self.message.display == 0:
-            logger.info("Iteration %d, lr = %g", self._iter, self.lr)
+        param, lr = self.message, self.lr
+        rate = np.float32(lr * self._correction())
+        if param.display and self._iter % param.display == 0:
+            logger.info("Iteration %d, lr = %g", self._iter, lr)
         scale = self._gradient_scale()
-        param = self.message
         l1 = param.regularization_type == "L1"
         settings = Settings(param.momentum, param.momentum2, param.rms_decay, param.delta)
         with torch.no_grad():
@@ -216,7 +228,8 @@ class Solver:
         """Run forward, backward and update so many times, with tests and snapshots when due."""
         param = self.message
         losses: list[float] = []
-        for _ in range(iterations):
+        stop = self._iter + iterations
+        while self._iter < stop:
             self.net.clear_param_diffs()
             due = param.test_interval and self._iter % param.test_interval == 0
             if due and (self._iter > 0 or param.test_initialization):
@@ -224,7 +237,7 @@ class Solver:
             for on_start, _ in self._callbacks:
                 on_start()
             loss = sum(self._forward_backward() for _ in range(param.iter_size)) / param.iter_size
-            losses = [*losses, loss][-max(1, param.average_loss) :]
+            losses = [*losses, loss][-param.average_loss :]
             if param.display and self._iter % param.display == 0:
                 logger.info("Iteration %d, loss = %g", self._iter, sum(losses) / len(losses))
             for _, on_gradients_ready in self._callbacks:
@@ -324,7 +337,8 @@ class AdamSolver(Solver):
     def _correction(self) -> float:
         t, one = np.float32(self._iter + 1), np.float32(1)
         first, second = np.float32(self.message.momentum), np.float32(self.message.momentum2)
-        return float(np.sqrt(one - second**t) / (one - first**t))
+        with np.errstate(all="ignore"):  # as in Caffe, a momentum of 1 divides by zero
+            return float(np.sqrt(one - second**t) / (one - first**t))
 
 
 _SOLVERS = {

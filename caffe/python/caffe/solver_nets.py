@@ -5,7 +5,7 @@ from __future__ import annotations
 from caffe.errors import CaffeError, require
 from caffe.proto import caffe_pb2
 from caffe.prototxt import read_net
-from caffe.pycaffe import Net
+from caffe.pycaffe import Net, NetVec
 from caffe.upgrade import upgrade_net
 
 
@@ -51,7 +51,7 @@ def train_net(solver: caffe_pb2.SolverParameter, source: str) -> Net:
     return _make_net(getattr(solver, fields[0]), source, caffe_pb2.TRAIN, solver.train_state)
 
 
-def test_nets(solver: caffe_pb2.SolverParameter, source: str) -> list[Net]:
+def test_nets(solver: caffe_pb2.SolverParameter, source: str) -> NetVec:
     """Return the test nets: test_net_param, test_net, and the training net for further test_iter.
 
     Raises:
@@ -74,7 +74,7 @@ def test_nets(solver: caffe_pb2.SolverParameter, source: str) -> list[Net]:
         f"{source}: test nets need a test_interval, got {solver.test_interval}",
     )
     states = [[state] for state in solver.test_state] or [[] for _ in nets]
-    return [
+    return NetVec(
         _make_net(net, source, caffe_pb2.TEST, *given)
         for net, given in zip(nets, states, strict=True)
-    ]
+    )

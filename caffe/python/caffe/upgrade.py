@@ -1,11 +1,13 @@
 """Old forms of nets and solvers, brought to today's; no PyTorch.
 
 Layers of the forms V0 and V1 become those of today, inputs given as fields of the net an Input
-layer, a solver's enum type a name.
+layer, a solver's enum type a name, a snapshot_prefix that names no file one that does.
 """
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffe.errors import require
@@ -26,14 +28,15 @@ def upgrade_net(net: caffe_pb2.NetParameter, source: str = "the net") -> None:
     for layer in net.layer:
         # BatchNorm's statistics used to be declared as three learnable parameters.
         if layer.type == "BatchNorm" and len(layer.param) == 3:
-            del layer.param[:]
+            for spec in layer.param:
+                spec.lr_mult = spec.decay_mult = 0
 
 
 def _upgrade_inputs(net: caffe_pb2.NetParameter, source: str) -> None:
     names, shapes, dims = list(net.input), list(net.input_shape), list(net.input_dim)
     if shapes or dims:
         require(
-            len(shapes) == len(names) if shapes else len(dims) == 4 * len(names),
+            len(shapes) >= len(names) if shapes else len(dims) >= 4 * len(names),
             f"{source}: {len(names)} inputs need as many input_shape, or 4 input_dim each",
         )
         layers = list(net.layer)
@@ -56,3 +59,11 @@ def upgrade_solver(solver: caffe_pb2.SolverParameter, source: str = "the solver"
         )
         solver.type = SOLVER_NAMES[solver.solver_type]
         solver.ClearField("solver_type")
+
+
+def set_snapshot_prefix(solver: caffe_pb2.SolverParameter, path: str) -> None:
+    """Name a solver's snapshots after its file, unless the solver says more than the folder."""
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = str(Path(path).with_suffix(""))
+    elif os.path.isdir(solver.snapshot_prefix):  # noqa: PTH112  # any string, without raising
+        solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / Path(path).stem)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.nn import functional
 
 from caffe.layer import Layer, TorchLayer, register
+from caffe.layouts import like
 from caffe.proto import caffe_pb2
 
 if TYPE_CHECKING:
@@ -19,12 +20,60 @@ if TYPE_CHECKING:
     from caffe.blob import Blob
 
 
-class _Elementwise(TorchLayer):
-    """One bottom, one top of its shape."""
+class Arranging(Protocol):
+    """What is asked of a layer that takes its bottom in a layout of its own."""
+
+    def arranged(self, x: Tensor) -> Tensor:
+        """Return a bottom's values as forward takes them, perhaps x itself."""
+
+
+class _Neuron(Layer):
+    """One bottom, one top of its shape, given by its value and its derivative.
+
+    The derivative is a function of the bottom's and the top's data.  In place both are the
+    output, also where the derivative should be the input's: so it is in Caffe.
+    """
+
+    def value(self, x: Tensor) -> Tensor:
+        """Return the top's values."""
+        raise NotImplementedError
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative where the bottom's data is x and the top's y."""
+        raise NotImplementedError
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top the bottom's shape."""
         top[0].resize(bottom[0].shape)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Write the top's data."""
+        top[0].data_tensor.copy_(self.value(bottom[0].data_tensor))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Write the bottom's diff."""
+        if propagate_down[0]:
+            slope = self.slope(bottom[0].data_tensor, top[0].data_tensor)
+            torch.mul(top[0].diff_tensor, slope, out=bottom[0].diff_tensor)
+
+
+class _Overwriting(_Neuron):
+    """A neuron that Caffe differentiates wrongly in place.
+
+    It writes the slope into the bottom's diff, which in place is the top's, and then multiplies
+    by the top's: the result, which is kept here, is the square of the slope.
+    """
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Write the bottom's diff."""
+        if propagate_down[0]:
+            dx = bottom[0].diff_tensor
+            dx.copy_(self.slope(bottom[0].data_tensor, top[0].data_tensor))
+            dx.mul_(top[0].diff_tensor)
 
 
 @register("ReLU")
@@ -41,11 +90,9 @@ class ReLU(Layer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the top's data."""
-        x, y = bottom[0].data_tensor, top[0].data_tensor
-        if self.slope:
-            y.copy_(functional.leaky_relu(x, self.slope))
-        else:
-            torch.clamp_min(x, 0, out=y)
+        x = bottom[0].values.newest()
+        y = functional.leaky_relu(x, self.slope) if self.slope else torch.clamp_min(x, 0)
+        top[0].values.put(y)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -53,135 +100,209 @@ class ReLU(Layer):
         """Write the bottom's diff; in place, the sign of the output stands for the input's."""
         if not propagate_down[0]:
             return
-        x, dy, dx = bottom[0].data_tensor, top[0].diff_tensor, bottom[0].diff_tensor
+        x = bottom[0].values.newest()
+        dy = like(top[0].gradient.newest(), x)
         if self.slope:
-            dx.copy_(torch.where(x > 0, dy, dy * self.slope))
+            dx = torch.where(x > 0, dy, dy * self.slope)
         else:
-            torch.ops.aten.threshold_backward(dy, x, 0, grad_input=dx)
+            dx = torch.ops.aten.threshold_backward(dy, x.to(dy.dtype), 0)
+        bottom[0].gradient.put(dx)
 
 
 @register("Sigmoid")
-class Sigmoid(_Elementwise):
+class Sigmoid(_Neuron):
     """1 / (1 + e⁻ˣ)."""
 
-    def compute(self, *bottom: Tensor) -> Tensor:
+    def value(self, x: Tensor) -> Tensor:
         """Return the top's values."""
-        return torch.sigmoid(bottom[0])
+        return torch.sigmoid(x)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative."""
+        return y * (1 - y)
 
 
 @register("TanH")
-class TanH(_Elementwise):
+class TanH(_Neuron):
     """The hyperbolic tangent."""
 
-    def compute(self, *bottom: Tensor) -> Tensor:
+    def value(self, x: Tensor) -> Tensor:
         """Return the top's values."""
-        return torch.tanh(bottom[0])
+        return torch.tanh(x)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative."""
+        return 1 - y * y
 
 
 @register("Power")
-class Power(_Elementwise):
-    """(shift + scale · x) ** power."""
+class Power(_Overwriting):
+    """(shift + scale · x) ** power.
+
+    Set by the net: `reader`, the convolution that is the only one to read the top, if it is one.
+    """
+
+    reader: Arranging | None = None
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Read power_param."""
+        param = self.param.power_param
+        self.power, self.scale, self.shift = param.power, param.scale, param.shift
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Write the top's data; scaling alone, as of a net's input, needs no memory of its own."""
-        param = self.param.power_param
-        if param.power == 1 and param.shift == 0 and bottom[0] is not top[0]:
-            torch.mul(bottom[0].data_tensor, param.scale, out=top[0].data_tensor)
-        else:
-            super().forward(bottom, top)
+        """Write the top's data.
 
-    def compute(self, *bottom: Tensor) -> Tensor:
+        Scaling alone, as of a net's input, is left to a convolution, which scales its weight
+        instead; in bfloat16 the grey values of 0 to 255 then stay exact.
+        """
+        if self.power != 1 or self.shift != 0 or self.scale == 0 or bottom[0] is top[0]:
+            super().forward(bottom, top)
+            return
+        x, scale = bottom[0].values.newest_scaled()
+        if scale != 1 or self.reader is None:
+            x, scale = bottom[0].data_tensor, 1.0
+        arranged = self.reader.arranged(x) if self.reader else x
+        if arranged.data_ptr() == x.data_ptr():
+            top[0].values.put(x * self.scale)
+        else:
+            top[0].values.put(arranged, self.scale)
+
+    def value(self, x: Tensor) -> Tensor:
         """Return the top's values."""
-        param = self.param.power_param
-        if param.power * param.scale == 0:
-            # A constant, whose gradient is 0 even where the formula's is not defined.
-            value = 1.0 if param.power == 0 else param.shift**param.power
-            return torch.full_like(bottom[0], value)
-        x = bottom[0] * param.scale if param.scale != 1 else bottom[0]
-        if param.shift:
-            x = x + param.shift
-        return x if param.power == 1 else x**param.power
+        if self.power * self.scale == 0:
+            return torch.full_like(x, self.shift) ** self.power
+        x = x * self.scale + self.shift
+        return x if self.power == 1 else x**self.power
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative, by Caffe's formulas: some are not a number where y = x = 0."""
+        factor = self.power * self.scale
+        if factor == 0 or self.power == 1:
+            return torch.full_like(x, factor)
+        if self.power == 2:
+            return (x * self.scale + self.shift) * factor
+        if self.shift == 0:
+            return y / x * self.power
+        return y / (x * self.scale + self.shift) * factor
 
 
 @register("AbsVal")
-class AbsVal(_Elementwise):
+class AbsVal(_Neuron):
     """|x|; not in place."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Refuse to work in place."""
         self.require(top[0] is not bottom[0], "does not allow in-place computation")
 
-    def compute(self, *bottom: Tensor) -> Tensor:
+    def value(self, x: Tensor) -> Tensor:
         """Return the top's values."""
-        return bottom[0].abs()
+        return x.abs()
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative; 0 where x is."""
+        return x.sign()
 
 
 @register("BNLL")
-class BNLL(_Elementwise):
+class BNLL(_Neuron):
     """log(1 + eˣ)."""
 
-    def compute(self, *bottom: Tensor) -> Tensor:
+    def value(self, x: Tensor) -> Tensor:
         """Return the top's values."""
-        return functional.softplus(bottom[0])
+        return functional.softplus(x)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative."""
+        return torch.sigmoid(x)
 
 
 @register("Clip")
-class Clip(_Elementwise):
+class Clip(_Neuron):
     """x, kept between min and max."""
 
-    def compute(self, *bottom: Tensor) -> Tensor:
+    def value(self, x: Tensor) -> Tensor:
         """Return the top's values."""
         param = self.param.clip_param
-        return bottom[0].clamp(param.min, param.max)
+        return x.clamp(max=param.max).clamp(min=param.min)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative: 1 from min to max, both included."""
+        param = self.param.clip_param
+        return (x >= param.min) & (x <= param.max)
 
 
 @register("ELU")
-class ELU(_Elementwise):
+class ELU(_Neuron):
     """X where positive, else alpha (eˣ - 1)."""
 
-    def compute(self, *bottom: Tensor) -> Tensor:
+    def value(self, x: Tensor) -> Tensor:
         """Return the top's values."""
-        return functional.elu(bottom[0], self.param.elu_param.alpha)
+        return functional.elu(x, self.param.elu_param.alpha)
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative."""
+        return torch.where(x > 0, 1.0, y + self.param.elu_param.alpha)
+
+
+def _log_of(base: float) -> float:
+    """Return the logarithm of a base; -1 stands for e.  NaN if there is none."""
+    if base == -1:
+        return 1.0
+    return math.log(base) if 0 < base < math.inf else math.nan
 
 
 @register("Exp")
-class Exp(_Elementwise):
+class Exp(_Neuron):
     """base ** (shift + scale · x); base -1 stands for e."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Check exp_param."""
-        base = self.param.exp_param.base
-        self.require(base == -1 or base > 0, f"base must be -1 (for e) or positive, got {base}")
-
-    def compute(self, *bottom: Tensor) -> Tensor:
-        """Return the top's values."""
+        """Read exp_param."""
         param = self.param.exp_param
-        log_base = 1.0 if param.base == -1 else math.log(param.base)
-        return torch.exp(bottom[0] * (log_base * param.scale)) * math.exp(log_base * param.shift)
+        log_base = _log_of(param.base)
+        self.require(
+            not math.isnan(log_base), f"base must be -1 (for e) or positive, got {param.base}"
+        )
+        self.inner, self.outer = log_base * param.scale, log_base * param.shift
+
+    def value(self, x: Tensor) -> Tensor:
+        """Return the top's values."""
+        return torch.exp(x * self.inner) * torch.exp(torch.full((), self.outer))
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative."""
+        return y * self.inner
 
 
 @register("Log")
-class Log(_Elementwise):
+class Log(_Overwriting):
     """The logarithm of shift + scale · x to a base; base -1 stands for e."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Check log_param."""
-        base = self.param.log_param.base
-        self.require(
-            base == -1 or (base > 0 and base != 1),
-            f"base must be -1 (for e) or positive and not 1, got {base}",
-        )
-
-    def compute(self, *bottom: Tensor) -> Tensor:
-        """Return the top's values."""
+        """Read log_param."""
         param = self.param.log_param
-        log_base = 1.0 if param.base == -1 else math.log(param.base)
-        return torch.log(bottom[0] * param.scale + param.shift) / log_base
+        self.log_base = _log_of(param.base)
+        self.require(
+            self.log_base and not math.isnan(self.log_base),
+            f"base must be -1 (for e) or positive and not 1, got {param.base}",
+        )
+        self.scale, self.shift = param.scale, param.shift
+
+    def value(self, x: Tensor) -> Tensor:
+        """Return the top's values."""
+        return torch.log(x * self.scale + self.shift) / self.log_base
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative."""
+        return self.scale / self.log_base / (x * self.scale + self.shift)
 
 
 @register("Swish")
-class Swish(_Elementwise):
+class Swish(TorchLayer):
     """X · sigmoid(beta · x)."""
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top the bottom's shape."""
+        top[0].resize(bottom[0].shape)
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""
@@ -202,7 +323,7 @@ class Threshold(Layer):
 
 
 @register("PReLU")
-class PReLU(_Elementwise):
+class PReLU(TorchLayer):
     """X where positive, else slope · x; a learned slope for each channel, or a single one."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -213,6 +334,15 @@ class PReLU(_Elementwise):
         if param.HasField("filler"):
             filler = param.filler
         self.add_parameter(() if param.channel_shared else bottom[0].shape[1:2], filler)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top the bottom's shape."""
+        shape, slopes = bottom[0].shape, self.blobs[0].shape
+        self.require(
+            len(shape) >= 2 and slopes in ((), shape[1:2]),
+            f"bottom has the shape {list(shape)}, but slopes were made for {list(slopes)} channels",
+        )
+        top[0].resize(shape)
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""
@@ -238,7 +368,9 @@ class Dropout(Layer):
         if self.phase != caffe_pb2.TRAIN:
             y.copy_(x)
             return
-        keep = 1 - self.param.dropout_param.dropout_ratio
+        ratio = self.param.dropout_param.dropout_ratio
+        self.require(0 <= ratio <= 1, f"dropout_ratio must lie between 0 and 1, got {ratio}")
+        keep = 1 - ratio
         scale = 1 / keep if keep else math.inf
         self._mask = torch.empty_like(x).bernoulli_(keep).mul_(scale)
         torch.mul(x, self._mask, out=y)

@@ -59,9 +59,9 @@ class _Classifying(Loss):
         """Make the top a scalar; check that there is a label for every row of scores."""
         super().reshape(bottom, top)
         shape = bottom[0].shape
-        self.dim = self.axis(self.class_axis(), bottom[0])
-        self.outer, self.classes = math.prod(shape[: self.dim]), shape[self.dim]
-        self.inner = math.prod(shape[self.dim + 1 :])
+        axis = self.axis(self.class_axis(), bottom[0])
+        self.outer, self.classes = math.prod(shape[:axis]), shape[axis]
+        self.inner = math.prod(shape[axis + 1 :])
         self.require(
             self.outer * self.inner == bottom[1].count,
             f"{self.outer * self.inner} labels are needed for scores {list(shape)}, "
@@ -71,7 +71,8 @@ class _Classifying(Loss):
     def rows(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores [M, C], labels [M], and which of them count; others are label 0."""
         scores = scores.reshape(self.outer, self.classes, self.inner).transpose(1, 2)
-        targets = labels.detach().reshape(-1).long()
+        size = self.outer * self.inner
+        targets = labels.detach().reshape(-1)[:size].long()
         valid = torch.ones_like(targets, dtype=torch.bool)
         if self.ignored is not None:
             valid = targets != self.ignored
@@ -80,7 +81,7 @@ class _Classifying(Loss):
             not targets.numel() or (targets.min() >= 0 and targets.max() < self.classes),
             f"a label lies outside 0 … {self.classes - 1}",
         )
-        return scores.reshape(-1, self.classes), targets, valid
+        return scores.reshape(size, self.classes), targets, valid
 
     def total(self, losses: Tensor, valid: Tensor) -> Tensor:
         """Return the sum of the losses that count, divided by the normalizer."""
@@ -102,9 +103,13 @@ class SoftmaxWithLoss(_Classifying):
 
 @register("InfogainLoss")
 class InfogainLoss(_Classifying):
-    """The mean of -Σ H[label, k] log softmax(x)[k]; H is a third bottom or a file."""
+    """The mean of -Σ H[label, k] log softmax(x)[k]; H is a third bottom or a file.
+
+    A second top is softmax(x).
+    """
 
     bottoms: ClassVar[tuple[int, int | None]] = (2, 3)
+    tops: ClassVar[tuple[int, int | None]] = (1, 2)
     constants: ClassVar[tuple[int, ...]] = (1, 2)
 
     def class_axis(self) -> int:
@@ -114,39 +119,62 @@ class InfogainLoss(_Classifying):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read loss_param, and H if it is a file."""
         super().setup(bottom, top)
+        self.require(
+            not self.param.loss_param.HasField("normalize"),
+            "takes loss_param's normalization, not the older normalize",
+        )
         self.matrix: Tensor | None = None
         if len(bottom) == 2:
             source = self.param.infogain_loss_param.source
             self.require(source, "needs H as a third bottom or infogain_loss_param's source")
             proto = read_binary(source, caffe_pb2.BlobProto())
-            self.matrix = torch.tensor(list(proto.data or proto.double_data), dtype=torch.float32)
+            self.matrix = torch.tensor(list(proto.double_data or proto.data))
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Make the top a scalar; check the size of H."""
+        """Make the loss a scalar; check the size of H."""
         super().reshape(bottom, top)
+        for blob in top[1:]:
+            blob.resize(bottom[0].shape)
         count = bottom[2].count if self.matrix is None else self.matrix.numel()
         self.require(
             count == self.classes**2,
             f"H must hold {self.classes} × {self.classes} values, got {count}",
         )
 
-    def compute(self, *bottom: Tensor) -> Tensor:
-        """Return the loss."""
+    def compute(self, *bottom: Tensor) -> Sequence[Tensor]:
+        """Return the loss and the probabilities."""
         scores, labels, valid = self.rows(bottom[0], bottom[1])
         logs = torch.log_softmax(scores, 1)
         logs = straight_through(logs, logs.clamp(min=math.log(_LEAST_PROBABILITY)))
         matrix = bottom[2].detach() if self.matrix is None else self.matrix
         weights = matrix.reshape(self.classes, self.classes)[labels]
-        return self.total(-(weights * logs).sum(1), valid)
+        probabilities = torch.softmax(bottom[0].detach(), self.class_axis())
+        return self.total(-(weights * logs).sum(1), valid), probabilities
+
+
+class _OfImages(_Classifying):
+    """A loss for which all values of an image are its scores, and no label is ignored."""
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Do not read loss_param."""
+        self.ignored = None
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Make the top a scalar."""
+        Loss.reshape(self, bottom, top)
+        self.outer, self.inner = bottom[0].shape[0], 1
+        self.classes = math.prod(bottom[0].shape[1:])
+        self.require(bottom[1].count >= self.outer, f"{self.outer} labels are needed")
 
 
 @register("MultinomialLogisticLoss")
-class MultinomialLogisticLoss(_Classifying):
+class MultinomialLogisticLoss(_OfImages):
     """The mean of -log p[label], for probabilities p."""
 
-    def class_axis(self) -> int:
-        """Return 1."""
-        return 1
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Make the top a scalar; check that the labels are a column."""
+        super().reshape(bottom, top)
+        self.require_columns(bottom[1], 1, "the label")
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the loss."""
@@ -157,15 +185,8 @@ class MultinomialLogisticLoss(_Classifying):
 
 
 @register("HingeLoss")
-class HingeLoss(_Classifying):
+class HingeLoss(_OfImages):
     """The mean over rows of Σ max(0, 1 ± x), the sign being - for the label; L2 squares it."""
-
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Make the top a scalar; all values of an image are its scores."""
-        Loss.reshape(self, bottom, top)
-        self.outer, self.inner = bottom[0].shape[0], 1
-        self.classes = bottom[0].count // max(1, self.outer)
-        self.require(bottom[1].count == self.outer, f"{self.outer} labels are needed")
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the loss."""
@@ -213,7 +234,7 @@ class Accuracy(Layer):
             f"a label lies outside 0 … {self.classes - 1}",
         )
         own = scores.gather(1, labels[:, None])
-        hits = ((scores >= own).sum(1) <= param.top_k).to(torch.float32)
+        hits = ((scores >= own).sum(1) <= param.top_k).to(x.dtype)
         top[0].data_tensor.fill_(float(hits.sum()) / max(1, hits.numel()))
         if len(top) > 1:
             ones = torch.ones_like(hits)

@@ -5,12 +5,15 @@ The bottom is [N, C, spatial…]; `axis` says which axis is C, those before it a
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from caffe import lowerings
 from caffe.layer import Layer, register
-from caffe.precision import HalfCopies, computes_bf16
+from caffe.precision import computes_bf16
+from caffe.tuning import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,19 +79,23 @@ class Windowed(Layer):
         return counts
 
 
-class _BaseConvolution(Windowed):
-    """What convolution and its transpose have in common: parameters and both directions."""
+class BaseConvolution(Windowed):
+    """What convolution and its transpose have in common: parameters and both directions.
+
+    Set by the net: `rectify`, that a ReLU in place follows, and the lowerings of both directions.
+    """
 
     bottoms: ClassVar[tuple[int, int | None]] = (1, None)
     tops: ClassVar[tuple[int, int | None]] = (1, None)
     transposed: ClassVar[bool] = False
+    rectify = False
+    forward_lowering = backward_lowering = lowerings.CONTIGUOUS
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read convolution_param and create weight and bias."""
         param = self.param.convolution_param
         self.require(len(bottom) == len(top), "needs as many tops as bottoms")
         self.read_windows(bottom[0])
-        self._half = HalfCopies()
         self.group = param.group
         self.channels = bottom[0].shape[self.channel_axis]
         self.num_output = param.num_output
@@ -98,6 +105,11 @@ class _BaseConvolution(Windowed):
             and self.channels % self.group == 0
             and self.num_output % self.group == 0,
             f"group {self.group} must divide {self.channels} channels, {self.num_output} outputs",
+        )
+        self.windows = lowerings.Windows(
+            *map(tuple, (self.kernel, self.stride, self.pad, self.dilation)),
+            self.group,
+            self.transposed,
         )
         ends = (self.num_output, self.channels)
         outer, inner = reversed(ends) if self.transposed else ends
@@ -131,85 +143,77 @@ class _BaseConvolution(Windowed):
             sizes = self.sizes(spatial)
             self.require(min(sizes) > 0, f"pad {self.pad} leaves nothing of {list(spatial)}")
             above.resize((*shape[: self.channel_axis], self.num_output, *sizes))
+        self._shapes = (
+            (math.prod(shape[: self.channel_axis]), self.channels, *spatial),
+            (math.prod(shape[: self.channel_axis]), self.num_output, *sizes),
+        )
 
-    def _batched(self, values: Tensor) -> Tensor:
-        if self.channel_axis == 1:
-            return values
-        return values.reshape(-1, *values.shape[self.channel_axis :])
+    def problem(self, *, needs_diff: bool) -> Problem:
+        """Return what there is to compute, for whoever chooses the lowerings."""
+        below, above = self._shapes
+        wanted = (needs_diff, self.wants_gradient(0), self.wants_gradient(len(self.blobs) - 1))
+        return Problem(below, self.blobs[0].shape, above, wanted)
+
+    def arranged(self, x: Tensor) -> Tensor:
+        """Return a bottom's values as forward takes them, perhaps x itself."""
+        return self._arranged(x, self.forward_lowering)
+
+    def _arranged(self, x: Tensor, lowering: str) -> Tensor:
+        if self.channel_axis != 1:
+            x = x.reshape(-1, *x.shape[self.channel_axis :])
+        x = lowerings.arrange(x, lowering)
+        dtype = torch.bfloat16 if computes_bf16() else torch.get_default_dtype()
+        return x if x.dtype is dtype else x.to(dtype)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the tops' data."""
-        weight = self.blobs[0].data_tensor
-        bias = self.blobs[1].data_tensor if len(self.blobs) > 1 else None
-        half = computes_bf16()
+        weight, bias = self._parameters()
         for below, above in zip(bottom, top, strict=True):
-            x = self._batched(below.data_tensor)
-            w, b = weight, bias
-            if half:
-                x, w = self._half.of("x", x), self._half.of("w", w)
-                b = None if b is None else b.bfloat16()
-            y = torch.convolution(
-                x,
-                w,
-                b,
-                self.stride,
-                self.pad,
-                self.dilation,
-                self.transposed,
-                self._zeros,
-                self.group,
-            )
-            above.data_tensor.copy_(y.view(above.shape))
+            x, scale = below.values.newest_scaled()
+            w = weight if scale == 1 else weight * scale
+            y = lowerings.forward(self.arranged(x), w, bias, self.windows, self.forward_lowering)
+            if self.rectify:
+                y.clamp_min_(0)
+            above.values.put(y if self.channel_axis == 1 else y.view(above.shape))
 
-    @property
-    def _zeros(self) -> list[int]:
-        return [0] * len(self.kernel)
+    def _parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias in the precision of the products."""
+        tensors = [blob.data_tensor for blob in self.blobs]
+        if computes_bf16():
+            tensors = [tensor.bfloat16() for tensor in tensors]
+        return tensors[0], tensors[1] if len(tensors) > 1 else None
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         """Write the marked bottoms' diffs; add to the parameters' diffs."""
-        weight = self.blobs[0].data_tensor
-        half = computes_bf16()
+        lowering, (weight, _) = self.backward_lowering, self._parameters()
         for above, below, down in zip(top, bottom, propagate_down, strict=True):
-            mask = [
+            wanted = [
                 down,
                 self.wants_gradient(0),
                 len(self.blobs) > 1 and self.wants_gradient(1),
             ]
-            if not any(mask):
+            if not any(wanted):
                 continue
-            x = self._batched(below.data_tensor)
-            dy, w = self._batched(above.diff_tensor), weight
-            if half:
-                x, dy, w = (self._half.of(k, v) for k, v in (("x", x), ("dy", dy), ("w", w)))
-            dx, dw, db = torch.ops.aten.convolution_backward(
-                dy,
-                x,
-                w,
-                [self.num_output],
-                self.stride,
-                self.pad,
-                self.dilation,
-                self.transposed,
-                self._zeros,
-                self.group,
-                mask,
-            )
-            if down:
-                below.diff_tensor.copy_(dx.view(below.shape))
-            for index, gradient in ((0, dw), (1, db)):
-                if mask[index + 1]:
-                    self.blobs[index].diff_tensor.add_(gradient)
+            x, scale = below.values.newest_scaled()
+            x, dy = self._arranged(x, lowering), self._arranged(above.gradient.newest(), lowering)
+            dx, dw, db = lowerings.backward(dy, x, weight, self.windows, lowering, wanted=wanted)
+            if dx is not None:
+                below.gradient.put(dx.reshape(below.shape))
+            if dw is not None:
+                self.blobs[0].diff_tensor.add_(dw, alpha=scale)
+            if db is not None:
+                self.blobs[1].diff_tensor.add_(db)
 
 
 @register("Convolution")
-class Convolution(_BaseConvolution):
+class Convolution(BaseConvolution):
     """Convolution: a weight [num_output, C / group, kernel…] and a bias [num_output]."""
 
 
 @register("Deconvolution")
-class Deconvolution(_BaseConvolution):
+class Deconvolution(BaseConvolution):
     """The transpose of a convolution: a weight [C, num_output / group, kernel…]."""
 
     transposed: ClassVar[bool] = True

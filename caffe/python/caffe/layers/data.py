@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from caffe.blob import Blob
 
 
-class _Source(Layer):
+class Source(Layer):
     """A layer without bottoms, whose backward has nothing to do."""
 
     bottoms: ClassVar[tuple[int, int | None]] = (0, 0)
@@ -37,7 +37,7 @@ class _Source(Layer):
 
 
 @register("Input")
-class Input(_Source):
+class Input(Source):
     """What the caller writes before forward."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -52,7 +52,7 @@ class Input(_Source):
 
 
 @register("DummyData")
-class DummyData(_Source):
+class DummyData(Source):
     """Constants, and random values drawn anew by every forward."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -97,7 +97,7 @@ class DummyData(_Source):
 
 
 @register("MemoryData")
-class MemoryData(_Source):
+class MemoryData(Source):
     """Batches of the arrays that `Net.set_input_arrays` was given, over and over."""
 
     tops: ClassVar[tuple[int, int | None]] = (2, 2)
@@ -120,27 +120,30 @@ class MemoryData(_Source):
             CaffeError: If type, shape or layout is not what the layer needs (a RuntimeError too).
         """
         param = self.param.memory_data_param
-        for name, array in (("data", data), ("labels", labels)):
-            if not isinstance(array, np.ndarray) or array.dtype != np.float32:
-                raise CaffeCallError(f"{name} array must be float32")
-            if not array.flags.c_contiguous:
+        sizes = (param.channels, param.height, param.width)
+        for name, array, wanted in (("data", data, sizes), ("labels", labels, (1, 1, 1))):
+            if not isinstance(array, np.ndarray) or not array.flags.c_contiguous:
                 raise CaffeCallError(f"{name} array must be C contiguous")
-        if data.ndim != 4:
-            raise CaffeCallError("data array must be 4-d")
-        if data.shape[1:] != (param.channels, param.height, param.width):
-            raise CaffeCallError(
-                f"data has the shape {data.shape}, but the layer takes "
-                f"{(param.channels, param.height, param.width)} for each"
-            )
-        if labels.ndim > 1 and labels.size != labels.shape[0]:
-            raise CaffeCallError("labels must be 1-d")
+            if array.ndim != 4:
+                raise CaffeCallError(f"{name} array must be 4-d, not {array.ndim}-d")
+            if array.dtype != np.float32:
+                raise CaffeCallError(f"{name} array must be float32, not {array.dtype}")
+            for what, size, given in zip(
+                ("number of channels", "height", "width"), wanted, array.shape[1:], strict=True
+            ):
+                if size != given:
+                    raise CaffeCallError(f"{name} array has wrong {what}: {given}, not {size}")
         if data.shape[0] != labels.shape[0]:
             raise CaffeCallError("data and labels must have the same first dimension")
         if data.shape[0] == 0 or data.shape[0] % self.batch_size:
             raise CaffeCallError(
                 "first dimensions of input arrays must be a multiple of batch size"
             )
-        self._data, self._labels = torch.from_numpy(data), torch.from_numpy(labels).view(-1)
+        # PyTorch takes writable memory only.
+        self._data, self._labels = (
+            torch.from_numpy(array if array.flags.writeable else array.copy())
+            for array in (data, labels.reshape(-1))
+        )
         self._position = 0
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -155,7 +158,7 @@ class MemoryData(_Source):
 
 
 @register("Parameter")
-class Parameter(_Source):
+class Parameter(Source):
     """A parameter as a blob."""
 
     tops: ClassVar[tuple[int, int | None]] = (1, 1)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import functools
-import operator
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import Layer, register
 from caffe.proto.caffe_pb2 import EltwiseParameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from caffe.blob import Blob
 
 
 @register("Eltwise")
-class Eltwise(TorchLayer):
-    """Combines its bottoms element by element."""
+class Eltwise(Layer):
+    """Combines its bottoms element by element.
+
+    In place it gives Caffe's values, which are of little use: SUM and MAX lose the first bottom.
+    """
 
     bottoms: ClassVar[tuple[int, int | None]] = (2, None)
 
@@ -34,8 +34,8 @@ class Eltwise(TorchLayer):
             f"needs one coeff for each of {len(bottom)} bottoms, got {len(param.coeff)}",
         )
         self.require(
-            self.operation == EltwiseParameter.SUM or not param.coeff,
-            "takes coeff for operation SUM only",
+            self.operation != EltwiseParameter.PROD or not param.coeff,
+            "takes no coeff for operation PROD",
         )
         self.coefficients = list(param.coeff) or [1.0] * len(bottom)
 
@@ -47,16 +47,44 @@ class Eltwise(TorchLayer):
                 f"bottoms differ in shape: {list(bottom[0].shape)} and {list(blob.shape)}",
             )
         top[0].resize(bottom[0].shape)
+        self.winners = torch.zeros((), dtype=torch.long)
 
-    def compute(self, *bottom: Tensor) -> Tensor:
-        """Return the top's values."""
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Write the top's data."""
+        y, inputs = top[0].data_tensor, [blob.data_tensor for blob in bottom]
         if self.operation == EltwiseParameter.PROD:
-            return functools.reduce(operator.mul, bottom)
-        if self.operation == EltwiseParameter.SUM:
-            terms = [x if c == 1 else x * c for x, c in zip(bottom, self.coefficients, strict=True)]
-            return functools.reduce(operator.add, terms)
-        # Of equal values, the second wins over the first, but no later one over an earlier.
-        best = torch.where(bottom[0] > bottom[1], bottom[0], bottom[1])
-        for x in bottom[2:]:
-            best = torch.where(x > best, x, best)
-        return best
+            torch.mul(inputs[0], inputs[1], out=y)
+            for x in inputs[2:]:
+                y.mul_(x)
+        elif self.operation == EltwiseParameter.SUM:
+            y.zero_()
+            for x, coefficient in zip(inputs, self.coefficients, strict=True):
+                y.add_(x, alpha=coefficient)
+        else:
+            y.fill_(torch.finfo(torch.float32).min)
+            # Of equal values the second bottom's wins over the first's, but no later one's.
+            wins = ~(inputs[0] > inputs[1])
+            best, self.winners = torch.where(wins, inputs[1], inputs[0]), wins.long()
+            for index, x in enumerate(inputs[2:], 2):
+                self.winners = torch.where(x > best, index, self.winners)
+                best = torch.where(x > best, x, best)
+            y.copy_(best)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Write the marked bottoms' diffs."""
+        y, dy, inputs = top[0].data_tensor, top[0].diff_tensor, [b.data_tensor for b in bottom]
+        for index, (blob, down) in enumerate(zip(bottom, propagate_down, strict=True)):
+            if not down:
+                continue
+            dx = blob.diff_tensor
+            if self.operation == EltwiseParameter.SUM:
+                torch.mul(dy, self.coefficients[index], out=dx)
+            elif self.operation == EltwiseParameter.MAX:
+                dx.copy_(torch.where(self.winners == index, dy, 0.0))
+            elif self.param.eltwise_param.stable_prod_grad:
+                others = [x for place, x in enumerate(inputs) if place != index]
+                dx.copy_(functools.reduce(torch.mul, others)).mul_(dy)
+            else:
+                torch.div(y, inputs[index], out=dx).mul_(dy)

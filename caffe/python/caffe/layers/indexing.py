@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -53,22 +54,22 @@ class Embed(TorchLayer):
 
 @register("Crop")
 class Crop(TorchLayer):
-    """The first bottom, cut from `axis` on to the second one's sizes, at the offsets."""
+    """The first bottom, cut from `axis` on to the second one's sizes there, at the offsets."""
 
     bottoms: ClassVar[tuple[int, int | None]] = (2, 2)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top its shape."""
         param, shape, reference = self.param.crop_param, bottom[0].shape, bottom[1].shape
-        first = self.axis(param.axis, bottom[0])
-        self.require(len(shape) == len(reference), "bottoms must have equally many axes")
-        num_cropped = len(shape) - first
+        first, num_axes = self.axis(param.axis, bottom[0]), len(shape)
+        self.require(len(reference) >= num_axes, f"the second bottom must have {num_axes} axes")
         self.require(
-            len(param.offset) in (0, 1, num_cropped),
-            f"offset must be given 0, 1 or {num_cropped} times, got {len(param.offset)}",
+            len(param.offset) in (0, 1, num_axes - param.axis),
+            f"offset must be given 0, 1 or {num_axes - param.axis} times, got {len(param.offset)}",
         )
         offsets = list(param.offset) or [0]
-        offsets *= num_cropped if len(offsets) == 1 else 1
+        offsets *= num_axes - first if len(offsets) == 1 else 1
+        reference = reference[:num_axes]
         self.cuts = [slice(None)] * first
         for size, wanted, offset in zip(shape[first:], reference[first:], offsets, strict=True):
             self.require(
@@ -107,19 +108,20 @@ class Filter(TorchLayer):
 
     bottoms: ClassVar[tuple[int, int | None]] = (2, None)
     tops: ClassVar[tuple[int, int | None]] = (1, None)
-
-    def allows_force_backward(self, _bottom_index: int) -> bool:
-        """Return True; the selector's own diff is zero."""
-        return True
+    reshapes_always: ClassVar[bool] = True  # the tops' shapes depend on the selector's values
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Shape the tops for a selector that keeps every row."""
+        """Check the bottoms and the tops."""
         self.require(len(top) == len(bottom) - 1, "needs one bottom more than tops")
-        for below, above in zip(bottom, top, strict=False):
-            above.resize(below.shape)
+        self.require(
+            not any(above is below for above in top for below in bottom),
+            "cannot be computed in place",
+        )
+        self._selector_is_empty = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Check the shapes; the tops' depend on the selector's values, which forward sees."""
+        """Give the tops their shapes: at first, when the selector has no values yet, every row."""
+        rows = bottom[-1].shape[self.axis(0, bottom[-1])]
         selector = bottom[-1].shape
         self.require(
             all(size == 1 for size in selector[1:]),
@@ -129,13 +131,18 @@ class Filter(TorchLayer):
             all(blob.shape[:1] == selector[:1] for blob in bottom),
             "the selector must have as many rows as the other bottoms",
         )
-
-    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Shape the tops and write their data."""
-        kept = int(torch.count_nonzero(bottom[-1].data_tensor))
+        if not self._selector_is_empty:
+            rows = int(torch.count_nonzero(bottom[-1].data_tensor))
+        self._selector_is_empty = False
         for below, above in zip(bottom, top, strict=False):
-            above.resize((kept, *below.shape[1:]))
-        super().forward(bottom, top)
+            above.resize((rows, *below.shape[1:]))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Write the diffs of the marked bottoms, of which the selector must not be one."""
+        self.require(not propagate_down[-1], "cannot backpropagate to its selector")
+        super().backward(top, propagate_down, bottom)
 
     def compute(self, *bottom: Tensor) -> Sequence[Tensor]:
         """Return the tops' values."""
@@ -153,6 +160,7 @@ class BatchReindex(TorchLayer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top its shape."""
         self.require(len(bottom[1].shape) == 1, "the second bottom must have one axis")
+        self.axis(0, bottom[0])
         top[0].resize((*bottom[1].shape, *bottom[0].shape[1:]))
 
     def compute(self, *bottom: Tensor) -> Tensor:
@@ -175,27 +183,31 @@ class ArgMax(Layer):
         self.has_axis = param.HasField("axis")
         if self.has_axis:
             self.dim = self.axis(param.axis, bottom[0])
-            size, dims = shape[self.dim], list(shape)
+            self.size, dims = shape[self.dim], list(shape)
             dims[self.dim] = param.top_k
         else:
-            size = bottom[0].count // max(1, shape[0])
+            self.axis(0, bottom[0])
+            self.size = math.prod(shape[1:])
             dims = [1] * max(3, len(shape))
             dims[0], dims[2] = shape[0], param.top_k
             dims[1] = 2 if param.out_max_val else 1
-        self.require(1 <= param.top_k <= size, f"top_k {param.top_k} must lie between 1 and {size}")
+        self.require(
+            1 <= param.top_k <= self.size,
+            f"top_k {param.top_k} must lie between 1 and {self.size}",
+        )
         top[0].resize(tuple(dims))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the top's data."""
         param, x = self.param.argmax_param, bottom[0].data_tensor
-        x, dim = (x, self.dim) if self.has_axis else (x.view(x.shape[0], -1), 1)
+        x, dim = (x, self.dim) if self.has_axis else (x.view(x.shape[0], self.size), 1)
         values, places = x.flip(dim).sort(dim=dim, descending=True, stable=True)
         values = values.narrow(dim, 0, param.top_k)
-        places = (x.shape[dim] - 1 - places.narrow(dim, 0, param.top_k)).to(torch.float32)
+        places = (x.shape[dim] - 1 - places.narrow(dim, 0, param.top_k)).to(x.dtype)
         result = values if param.out_max_val else places
         if param.out_max_val and not self.has_axis:
             result = torch.stack([places, values], 1)
-        top[0].data_tensor.copy_(result.view(top[0].shape))
+        top[0].data_tensor.copy_(result.reshape(top[0].shape))
 
 
 @register("Im2col")

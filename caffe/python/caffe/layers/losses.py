@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -50,9 +51,17 @@ class Loss(TorchLayer):
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Make the top a scalar."""
-        rows = [blob.shape[:1] for blob in bottom[:2]]
+        rows = [blob.shape[self.axis(0, blob)] for blob in bottom[:2]]
         self.require(rows[0] == rows[1], f"bottoms have {rows[0]} and {rows[1]} rows")
         top[0].resize(())
+
+    def require_columns(self, blob: Blob, columns: int, name: str) -> None:
+        """Check that a blob is [N], if columns is 1, or [N, columns], perhaps with axes of 1."""
+        shape = (*blob.shape[:4], *(1,) * (4 - len(blob.shape)))
+        self.require(
+            len(blob.shape) <= 4 and shape[1:] == (columns, 1, 1),
+            f"{name} must have {columns} columns in each row, but is {list(blob.shape)}",
+        )
 
 
 @register("EuclideanLoss")
@@ -64,8 +73,10 @@ class EuclideanLoss(Loss):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Make the top a scalar."""
         super().reshape(bottom, top)
-        counts = [blob.count // max(1, blob.shape[0]) for blob in bottom]
-        self.require(counts[0] == counts[1], f"bottoms have {counts[0]} and {counts[1]} columns")
+        columns = [math.prod(blob.shape[1:]) for blob in bottom]
+        self.require(
+            columns[0] == columns[1], f"bottoms have {columns[0]} and {columns[1]} columns"
+        )
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the loss."""
@@ -108,21 +119,30 @@ class ContrastiveLoss(Loss):
     """Hadsell et al., 2006: pulls pairs together where the third bottom is not 0, others apart."""
 
     bottoms: ClassVar[tuple[int, int | None]] = (3, 3)
-    constants: ClassVar[tuple[int, ...]] = (2,)
+    constants: ClassVar[tuple[int, ...]] = ()
+
+    def allows_force_backward(self, bottom_index: int) -> bool:
+        """Return True but for the third bottom, which gets no gradient."""
+        return bottom_index != 2
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check that the first bottoms are matrices and the third one is a column."""
+        columns = math.prod(bottom[0].shape[1:2])
+        for index, blob in enumerate(bottom):
+            self.require_columns(blob, 1 if index == 2 else columns, f"bottom {index}")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Make the top a scalar."""
         super().reshape(bottom, top)
-        rows = bottom[0].shape[:1]
-        self.require(
-            bottom[0].count == bottom[1].count and rows == (bottom[2].count,),
-            "needs two bottoms of one shape and a column of as many rows",
-        )
+        rows = bottom[0].shape[0]
+        self.require(bottom[0].count == bottom[1].count, "the first bottoms must have one size")
+        self.require(bottom[2].count >= rows, f"bottom 2 must have {rows} values")
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the loss; where a pair is pushed apart, the gradient is Caffe's, not quite its."""
         param, rows = self.param.contrastive_loss_param, bottom[0].shape[0]
-        difference = (bottom[0] - bottom[1]).reshape(rows, -1)
+        columns = math.prod(bottom[0].shape[1:])
+        difference = bottom[0].reshape(rows, columns) - bottom[1].reshape(rows, columns)
         squares = difference.square().sum(1)  # [N]
         if param.legacy_version:
             apart = functional.relu(param.margin - squares)
@@ -132,5 +152,5 @@ class ContrastiveLoss(Loss):
             # Caffe divides by the distance + 1e-4, so that equal pairs do no harm.
             slope = -room / (distance + 1e-4)
             apart = straight_through(slope * squares, room.square())
-        similar = bottom[2].detach().reshape(-1) != 0
+        similar = bottom[2].detach().reshape(-1)[:rows].trunc() != 0
         return torch.where(similar, squares, apart).sum() / (2 * rows)

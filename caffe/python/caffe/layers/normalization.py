@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn import functional
 
-from caffe.layer import TorchLayer, register
+from caffe.layer import Layer, TorchLayer, register
 from caffe.proto import caffe_pb2
 from caffe.proto.caffe_pb2 import LRNParameter
 
@@ -18,21 +20,20 @@ if TYPE_CHECKING:
     from caffe.blob import Blob
 
 
-class _SameShape(TorchLayer):
-    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Give the top the bottom's shape."""
-        top[0].resize(bottom[0].shape)
-
-
 @register("LRN")
-class LRN(_SameShape):
+class LRN(TorchLayer):
     """X divided by (k + alpha · mean of squares near by) ** beta, over channels or in a channel."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check lrn_param."""
         size = self.param.lrn_param.local_size
         self.require(size % 2 == 1, f"local_size must be odd, got {size}")
-        self.require(len(bottom[0].shape) == 4, "needs a bottom of 4 axes")
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top the bottom's shape."""
+        shape = bottom[0].shape
+        self.require(len(shape) == 4, f"needs a bottom of 4 axes, got {list(shape)}")
+        top[0].resize(shape)
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""
@@ -45,7 +46,7 @@ class LRN(_SameShape):
 
 
 @register("BatchNorm")
-class BatchNorm(_SameShape):
+class BatchNorm(TorchLayer):
     """(x - mean) / √(variance + eps) for each channel.
 
     Three parameters, which no gradient changes: running sums of means and of variances, and what
@@ -58,7 +59,9 @@ class BatchNorm(_SameShape):
         self.from_sums = self.phase == caffe_pb2.TEST
         if param.HasField("use_global_stats"):
             self.from_sums = param.use_global_stats
-        channels = bottom[0].shape[1] if len(bottom[0].shape) > 1 else 1
+        shape = bottom[0].shape
+        self.require(len(shape) >= 2, f"needs a bottom of at least 2 axes, got {list(shape)}")
+        channels = shape[1]
         for shape in ((channels,), (channels,), (1,)):
             self.add_parameter(shape, caffe_pb2.FillerParameter())
         specs = self.param.param
@@ -68,6 +71,15 @@ class BatchNorm(_SameShape):
             all(spec.lr_mult == 0 for spec in specs),
             "lr_mult must be 0: its parameters are statistics, not weights",
         )
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top the bottom's shape."""
+        shape, channels = bottom[0].shape, self.blobs[0].count
+        self.require(
+            shape[1:2] == (channels,),
+            f"bottom has the shape {list(shape)}, but the layer was set up for {channels} channels",
+        )
+        top[0].resize(shape)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of every channel of x [N, C, …]."""
@@ -105,36 +117,46 @@ class BatchNorm(_SameShape):
 
 
 @register("MVN")
-class MVN(_SameShape):
+class MVN(Layer):
     """X less its mean and divided by its deviation, for each image or each channel of one."""
 
-    def _rows(self, x: Tensor) -> Tensor:
-        """Return x with a row for everything that is normalised together."""
-        axes = 1 if self.param.mvn_param.across_channels or x.dim() == 1 else 2
-        return x.reshape(x.shape[:axes].numel(), -1)
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top the bottom's shape, with 1s after it up to four axes unless in place."""
+        shape = bottom[0].shape
+        self.require(len(shape) <= 4, f"needs a bottom of at most 4 axes, got {list(shape)}")
+        shape = (*shape, *[1] * (4 - len(shape)))
+        if top[0] is not bottom[0]:
+            top[0].resize(shape)
+        across = self.param.mvn_param.across_channels
+        # What is normalised together makes a row.
+        self.rows = (math.prod(shape[: 1 if across else 2]), math.prod(shape[1 if across else 2 :]))
+        self.deviation = torch.ones(self.rows[0], 1)
 
-    def compute(self, *bottom: Tensor) -> Tensor:
-        """Return the top's values."""
-        rows = self._rows(bottom[0])
-        rows = rows - rows.mean(dim=1, keepdim=True)
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Write the top's data."""
+        x, y = bottom[0].data_tensor.view(self.rows), top[0].data_tensor.view(self.rows)
+        torch.sub(x, x.mean(dim=1, keepdim=True), out=y)
         if self.param.mvn_param.normalize_variance:
-            rows = rows / self._deviation(rows)
-        return rows.view(bottom[0].shape)
-
-    def _deviation(self, centred: Tensor) -> Tensor:
-        return centred.square().mean(dim=1, keepdim=True).sqrt() + self.param.mvn_param.eps
+            variance = y.square().mean(dim=1, keepdim=True)
+            self.deviation = variance.sqrt() + self.param.mvn_param.eps
+            y.div_(self.deviation)
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
-        """Write the bottom's diff by Caffe's formula, in which eps is as if it were not there."""
+        """Write the bottom's diff by Caffe's formula, in which eps is as if it were not there.
+
+        It is computed step by step in the bottom's diff; in place, where that is the top's too,
+        it comes out as in Caffe, which is not the gradient.
+        """
         if not propagate_down[0]:
             return
-        x = bottom[0].data_tensor if self._before is None else self._before
-        rows, y = self._rows(x), self._rows(top[0].data_tensor)
-        dy = self._rows(top[0].diff_tensor)
-        dx = dy - dy.mean(dim=1, keepdim=True)
-        if self.param.mvn_param.normalize_variance:
-            dx = dx - y * (y * dy).mean(dim=1, keepdim=True)
-            dx = dx / self._deviation(rows - rows.mean(dim=1, keepdim=True))
-        bottom[0].diff_tensor.copy_(dx.view(bottom[0].shape))
+        y, dy = top[0].data_tensor.view(self.rows), top[0].diff_tensor.view(self.rows)
+        dx = bottom[0].diff_tensor.view(self.rows)
+        if not self.param.mvn_param.normalize_variance:
+            torch.sub(dy, dy.mean(dim=1, keepdim=True), out=dx)
+            return
+        torch.mul(y, dy, out=dx)
+        torch.mul(y, dx.sum(dim=1, keepdim=True), out=dx)
+        dx.add_(dy.sum(dim=1, keepdim=True))
+        dx.mul_(-1 / max(1, self.rows[1])).add_(dy).div_(self.deviation)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from caffe.blob import Blob
 
 _LOWEST = torch.finfo(torch.float32).min
+_NO_STOCHASTIC = "STOCHASTIC pooling is not implemented, nor is it in Caffe on the processor"
 
 
 def pooled_size(size: int, kernel: int, stride: int, pad: int, *, floor: bool, clip: bool) -> int:
@@ -54,13 +55,13 @@ def _windows(
 def max_pool(
     x: Tensor, kernel: Sequence[int], stride: Sequence[int], pad: Sequence[int], out: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Return the maxima [N, C, *out] and their places in the extended input; the first one wins."""
+    """Return the maxima [N, C, *out], and their places in what the windows cover: the first ones.
+
+    A window that lies beyond the input has the least float32.
+    """
     covered = _windows(x, kernel, stride, pad, out, fill=_LOWEST)
     values, places = functional.max_pool2d(covered, list(kernel), list(stride), return_indices=True)
-    # Back to places in x, row by row.
-    rows = places // covered.shape[3] - pad[0]
-    columns = places % covered.shape[3] - pad[1]
-    return values, rows * x.shape[3] + columns
+    return values, places
 
 
 def average_pool(
@@ -86,37 +87,42 @@ class Pooling(TorchLayer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read pooling_param."""
         param = self.param.pooling_param
-        self.method = param.pool
+        self.method, self.gives_places = param.pool, len(top) > 1
         self.require(
-            len(top) == 1 or self.method == PoolingParameter.MAX, "only MAX has a second top"
+            self.method == PoolingParameter.MAX or not self.gives_places,
+            "only MAX has a second top",
         )
-        kernel_given = param.HasField("kernel_size")
-        pair_given = param.HasField("kernel_h") or param.HasField("kernel_w")
+        once = param.HasField("kernel_size")
+        pair = [param.HasField("kernel_h"), param.HasField("kernel_w")]
         if param.global_pooling:
-            self.require(not kernel_given and not pair_given, "global_pooling takes no kernel size")
+            self.require(not once and not any(pair), "global_pooling takes no kernel size")
         else:
-            both = param.HasField("kernel_h") and param.HasField("kernel_w")
             self.require(
-                kernel_given != pair_given and (kernel_given or both),
-                "needs kernel_size, or both kernel_h and kernel_w",
+                once != all(pair), "needs either kernel_size, or both kernel_h and kernel_w"
             )
-        self.kernel = [param.kernel_size] * 2 if kernel_given else [param.kernel_h, param.kernel_w]
-        self.pad = [param.pad or param.pad_h, param.pad or param.pad_w]
-        self.stride = [param.stride_h or param.stride, param.stride_w or param.stride]
-        self.require(
-            not (param.HasField("pad") and (param.HasField("pad_h") or param.HasField("pad_w"))),
-            "give either pad or pad_h and pad_w",
-        )
-        self.require(
-            param.HasField("stride_h") == param.HasField("stride_w")
-            and not (param.HasField("stride") and param.HasField("stride_h")),
-            "give either stride or both stride_h and stride_w",
-        )
+        self.kernel = [param.kernel_size] * 2 if once else [param.kernel_h, param.kernel_w]
+        self.pad, self.stride = self._per_axis("pad"), self._per_axis("stride")
         if param.global_pooling:
             self.require(
                 self.pad == [0, 0] and self.stride == [1, 1],
                 "global_pooling takes neither pad nor stride",
             )
+        self.require(
+            self.method != PoolingParameter.STOCHASTIC or not any(self.pad),
+            "only MAX and AVE take pad",
+        )
+
+    def _per_axis(self, name: str) -> list[int]:
+        """Return the pad or the stride of both axes, given once or for each."""
+        param = self.param.pooling_param
+        pair = [param.HasField(f"{name}_{axis}") for axis in "hw"]
+        if not any(pair):
+            return [getattr(param, name)] * 2
+        self.require(
+            all(pair) and not param.HasField(name),
+            f"give either {name} or both {name}_h and {name}_w",
+        )
+        return [getattr(param, f"{name}_h"), getattr(param, f"{name}_w")]
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the tops their shape."""
@@ -139,7 +145,7 @@ class Pooling(TorchLayer):
             )
         ]
         self.require(
-            min(self.out) > 0,
+            min(self.out) >= 0,
             f"the kernel {self.kernel} is larger than its input {list(shape[2:])}",
         )
         for blob in top:
@@ -147,11 +153,19 @@ class Pooling(TorchLayer):
 
     def compute(self, *bottom: Tensor) -> Tensor | Sequence[Tensor]:
         """Return the tops' values."""
+        self.require(self.method != PoolingParameter.STOCHASTIC, _NO_STOCHASTIC)
+        self.require(min(self.out), f"its tops, of {self.out} windows, hold nothing")
         windows = (self.kernel, self.stride, self.pad, self.out)
-        if self.method == PoolingParameter.MAX:
-            return max_pool(bottom[0], *windows)
-        self.require(self.method == PoolingParameter.AVE, "STOCHASTIC pooling is not implemented")
-        return average_pool(bottom[0], *windows)
+        if self.method == PoolingParameter.AVE:
+            return average_pool(bottom[0], *windows)
+        values, places = max_pool(bottom[0], *windows)
+        return [values, self._places(values, places, bottom[0])] if self.gives_places else values
+
+    def _places(self, values: Tensor, places: Tensor, x: Tensor) -> Tensor:
+        """Return the places of the maxima in a channel of x, row by row; -1 is none."""
+        width = (self.out[1] - 1) * self.stride[1] + self.kernel[1]
+        rows, columns = places // width - self.pad[0], places % width - self.pad[1]
+        return torch.where(values > _LOWEST, rows * x.shape[3] + columns, -1)
 
 
 @register("SPP")
@@ -161,6 +175,7 @@ class SPP(TorchLayer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top its shape."""
         shape, height = bottom[0].shape, self.param.spp_param.pyramid_height
+        method = self.param.spp_param.pool
         self.require(len(shape) == 4, f"needs a bottom of 4 axes, got {list(shape)}")
         self.require(height > 0, "pyramid_height must be positive")
         self.levels = []
@@ -172,6 +187,9 @@ class SPP(TorchLayer):
             self.require(
                 all(p < k for p, k in zip(pad, kernel, strict=True)),
                 f"a pyramid of height {height} does not fit {list(shape[2:])}",
+            )
+            self.require(
+                method != SPPParameter.STOCHASTIC or not any(pad), "only MAX and AVE take pad"
             )
             out = [
                 pooled_size(size, k, k, p, floor=False, clip=any(pad))
@@ -185,6 +203,7 @@ class SPP(TorchLayer):
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""
+        self.require(self.param.spp_param.pool != SPPParameter.STOCHASTIC, _NO_STOCHASTIC)
         parts = []
         for level in self.levels:
             if self.param.spp_param.pool == SPPParameter.MAX:

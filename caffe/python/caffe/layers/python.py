@@ -37,5 +37,6 @@ class Python(Layer):
         layer: Layer = made(param)
         layer.bottoms = layer.tops = (0, None)  # type: ignore[misc]
         layer.type = "Python"
+        layer.reshapes_always = True  # type: ignore[misc]  # users count on it, as in Caffe
         layer.param_str = names.param_str  # type: ignore[attr-defined]
         return layer

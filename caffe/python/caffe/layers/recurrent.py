@@ -45,24 +45,47 @@ class _Recurrent(TorchLayer):
             f"takes {2 + self.exposed} or {3 + self.exposed} bottoms and {1 + self.exposed} tops",
         )
         self.has_static = extra == 1
-        self.require(len(bottom[0].shape) >= 2, "the first bottom must have time and batch axes")
         self.states: list[Tensor] = []
+        self._check_shapes(bottom)
         inputs = math.prod(bottom[0].shape[2:])
         static = math.prod(bottom[2].shape[1:]) if self.has_static else 0
         for shape, is_bias in self.parameter_shapes(inputs, static):
             self.add_parameter(shape, param.bias_filler if is_bias else param.weight_filler)
 
+    def _check_shapes(self, bottom: Sequence[Blob]) -> None:
+        shape = bottom[0].shape
+        self.require(
+            len(shape) >= 3 and shape[0] > 0,
+            f"the first bottom must be [time, batch, …], but is {list(shape)}",
+        )
+        steps, batch = shape[:2]
+        wanted: list[tuple[str, Blob, tuple[int, ...]]] = [("cont", bottom[1], (steps, batch))]
+        if self.has_static:
+            static = bottom[2].shape
+            self.require(
+                len(static) >= 2, f"the static input must have axes, but is {list(static)}"
+            )
+            wanted.append(("the static input", bottom[2], (batch, *static[1:])))
+        hidden = bottom[len(bottom) - self.exposed :]
+        wanted += [("a hidden state", blob, (1, batch, self.size)) for blob in hidden]
+        for name, blob, expected in wanted:
+            self.require(
+                blob.shape == expected,
+                f"{name} must have the shape {list(expected)}, got {list(blob.shape)}",
+            )
+
     def parameter_shapes(self, inputs: int, static: int) -> list[tuple[tuple[int, ...], bool]]:
         """Return shape and being a bias of every parameter."""
         raise NotImplementedError
 
+    def wants_gradient(self, _index: int) -> bool:
+        """Return True: as in Caffe, frozen parameters get their gradients too."""
+        return True
+
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the tops their shapes."""
+        self._check_shapes(bottom)
         steps, batch = bottom[0].shape[:2]
-        self.require(
-            bottom[1].shape == (steps, batch),
-            f"cont must have the shape {[steps, batch]}, got {list(bottom[1].shape)}",
-        )
         top[0].resize((steps, batch, self.size))
         for blob in top[1:]:
             blob.resize((1, batch, self.size))
@@ -75,6 +98,16 @@ class _Recurrent(TorchLayer):
         self.first_states = self.states
         super().forward(bottom, top)
         self.states = self.last_states
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Write the inputs' diffs, marked or not as in Caffe; add to the parameters' diffs."""
+        down = list(propagate_down)
+        down[0] = True
+        if self.has_static:
+            down[2] = True
+        super().backward(top, down, bottom)
 
     def compute(self, *bottom: Tensor) -> Sequence[Tensor]:
         """Return the tops' values."""

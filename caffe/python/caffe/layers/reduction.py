@@ -23,10 +23,10 @@ class Reduction(TorchLayer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top its shape."""
         shape = bottom[0].shape
-        axis = self.param.reduction_param.axis
-        self.first_axis = self.axis(axis, bottom[0]) if shape else 0
-        self.size = math.prod(shape[self.first_axis :])
-        top[0].resize(shape[: self.first_axis])
+        first = self.axis(self.param.reduction_param.axis, bottom[0])
+        self.size = math.prod(shape[first:])
+        self.require(self.size, f"a bottom of the shape {list(shape)} leaves nothing to reduce")
+        top[0].resize(shape[:first])
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""

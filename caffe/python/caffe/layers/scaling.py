@@ -22,84 +22,75 @@ class _Broadcast(TorchLayer):
     """
 
     bottoms: ClassVar[tuple[int, int | None]] = (1, 2)
+    settings: caffe_pb2.ScaleParameter | caffe_pb2.BiasParameter
 
-    def _operand_shape(
-        self, bottom: Sequence[Blob], param: caffe_pb2.ScaleParameter | caffe_pb2.BiasParameter
-    ) -> tuple[int, ...]:
-        """Return the operand's shape; `first_axis` is then where it begins."""
-        shape = bottom[0].shape
-        if len(bottom) > 1 and not bottom[1].shape:
-            self.first_axis = 0
-            return ()
-        self.first_axis = self.axis(param.axis, bottom[0])
-        if len(bottom) > 1:
-            operand = bottom[1].shape
-        else:
-            self.require(param.num_axes >= -1, f"num_axes must be at least -1: {param.num_axes}")
-            last = len(shape) if param.num_axes == -1 else self.first_axis + param.num_axes
-            self.require(
-                last <= len(shape), f"num_axes {param.num_axes} does not fit {list(shape)}"
-            )
-            operand = shape[self.first_axis : last]
+    def add_operand(self, bottom: Blob, num_axes: int, filler: caffe_pb2.FillerParameter) -> None:
+        """Create a parameter of `num_axes` of the bottom's axes, from `axis` on; -1 is all."""
+        first = self.axis(self.settings.axis, bottom)
+        last = len(bottom.shape) if num_axes == -1 else first + num_axes
+        self.require(num_axes >= -1, f"num_axes must be at least -1, got {num_axes}")
         self.require(
-            shape[self.first_axis : self.first_axis + len(operand)] == operand,
-            f"{list(operand)} does not match the axes of {list(shape)} from {self.first_axis} on",
+            last <= len(bottom.shape), f"num_axes {num_axes} does not fit {list(bottom.shape)}"
         )
-        return operand
-
-    def _spread(self, operand: Tensor, x: Tensor) -> Tensor:
-        """Return the operand with axes of size 1 after its own, so that it fits x."""
-        return operand.reshape(*operand.shape, *[1] * (x.dim() - self.first_axis - operand.dim()))
+        self.add_parameter(bottom.shape[first:last], filler)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top the bottom's shape."""
-        if len(bottom) > 1:
-            self._check(bottom)
-        top[0].resize(bottom[0].shape)
+        shape = bottom[0].shape
+        for blob in (*bottom[1:], *self.blobs):
+            # Of a scalar, the axis does not matter.
+            first = self.axis(self.settings.axis, bottom[0]) if blob.shape else 0
+            self.require(
+                shape[first : first + len(blob.shape)] == blob.shape,
+                f"{list(blob.shape)} does not match the axes of {list(shape)} from {first} on",
+            )
+        top[0].resize(shape)
 
-    def _check(self, bottom: Sequence[Blob]) -> tuple[int, ...]:
-        raise NotImplementedError
+    def spread(self, operand: Tensor, x: Tensor) -> Tensor:
+        """Return the operand with axes of size 1 after its own, so that it fits x."""
+        if not operand.dim():
+            return operand
+        behind = x.dim() - self.settings.axis % x.dim() - operand.dim()
+        return operand.reshape(*operand.shape, *[1] * behind)
 
 
 @register("Bias")
 class Bias(_Broadcast):
     """X + bias."""
 
-    def _check(self, bottom: Sequence[Blob]) -> tuple[int, ...]:
-        return self._operand_shape(bottom, self.param.bias_param)
-
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Create the bias unless it is a bottom."""
-        shape = self._check(bottom)
+        self.settings = self.param.bias_param
         if len(bottom) == 1:
-            self.add_parameter(shape, self.param.bias_param.filler)
+            self.add_operand(bottom[0], self.settings.num_axes, self.settings.filler)
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""
         operand = bottom[1] if len(bottom) > 1 else self.weights[0]
-        return bottom[0] + self._spread(operand, bottom[0])
+        return bottom[0] + self.spread(operand, bottom[0])
 
 
 @register("Scale")
 class Scale(_Broadcast):
     """X · scale, and perhaps + bias."""
 
-    def _check(self, bottom: Sequence[Blob]) -> tuple[int, ...]:
-        return self._operand_shape(bottom, self.param.scale_param)
-
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Create the scale, of ones by default, unless it is a bottom, and the bias."""
-        param, shape = self.param.scale_param, self._check(bottom)
+        self.settings = param = self.param.scale_param
+        num_axes = param.num_axes
         if len(bottom) == 1:
             filler = caffe_pb2.FillerParameter(type="constant", value=1)
-            self.add_parameter(shape, param.filler if param.HasField("filler") else filler)
+            filler = param.filler if param.HasField("filler") else filler
+            self.add_operand(bottom[0], num_axes, filler)
+        else:
+            num_axes = len(bottom[1].shape)
         if param.bias_term:
-            self.add_parameter(shape, param.bias_filler)
+            self.add_operand(bottom[0], num_axes, param.bias_filler)
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""
         operand = bottom[1] if len(bottom) > 1 else self.weights[0]
-        y = bottom[0] * self._spread(operand, bottom[0])
+        y = bottom[0] * self.spread(operand, bottom[0])
         if self.param.scale_param.bias_term:
-            y = y + self._spread(self.weights[-1], bottom[0])
+            y = y + self.spread(self.weights[-1], bottom[0])
         return y

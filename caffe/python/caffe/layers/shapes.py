@@ -32,7 +32,8 @@ class Split(Layer):
             blob.share_data(bottom[0])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Do nothing: the tops share the bottom's memory."""
+        """Make the memory that the tops share up to date."""
+        bottom[0].values.settle()
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -50,7 +51,8 @@ class _Reshaping(Layer):
     """A layer whose top is its bottom, in another shape."""
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Do nothing: the top shares the bottom's memory."""
+        """Make the memory that the top shares up to date."""
+        bottom[0].values.settle()
 
     def backward(
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
@@ -62,14 +64,14 @@ class _Reshaping(Layer):
 
 @register("Flatten")
 class Flatten(_Reshaping):
-    """Makes the axes from `axis` to `end_axis` one."""
+    """Makes the axes from `axis` to `end_axis` one; if there are none, it adds an axis of size 1."""
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top its shape and the bottom's memory."""
         self.require(top[0] is not bottom[0], "does not allow in-place computation")
         param, shape = self.param.flatten_param, bottom[0].shape
         first, last = self.axis(param.axis, bottom[0]), self.axis(param.end_axis, bottom[0])
-        self.require(first <= last, f"axis {param.axis} lies behind end_axis {param.end_axis}")
+        self.require(first <= last + 1, f"axis {param.axis} lies behind end_axis {param.end_axis}")
         top[0].resize((*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
         top[0].share_data(bottom[0])
 
@@ -146,7 +148,9 @@ class Concat(TorchLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the top's data."""
-        if len(bottom) > 1:
+        if len(bottom) == 1:
+            bottom[0].values.settle()
+        else:
             torch.cat([blob.data_tensor for blob in bottom], self.dim, out=top[0].data_tensor)
 
     def compute(self, *bottom: Tensor) -> Tensor:
