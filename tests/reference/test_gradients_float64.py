@@ -114,6 +114,7 @@ CONVOLUTIONS = [
         ("kernel_size: 2", (2, 2, 4)),
         ("kernel_size: 2 stride: 1 stride: 2 stride: 1", (1, 1, 2, 3, 2)),
         ("kernel_size: 2 axis: 2", (2, 1, 2, 3, 3)),
+        ("axis: 2", (2, 1, 3)),
     )
 ] + [
     case("Convolution", "convolution_param { num_output: 2 kernel_size: 2 }", *[(1, 1, 3, 3)] * 2,
@@ -296,8 +297,8 @@ def _in_double_precision(monkeypatch):
         yield
 
 
-def check(given):
-    """Compare gradients of the inputs and parameters with differences; return the net."""
+def build(given):
+    """Return the case's net, its inputs and parameters filled."""
     arrays = {
         name: np.asarray(bottom.values if isinstance(bottom, Fixed) else bottom, float)
         for name, bottom in given.bottoms.items()
@@ -316,6 +317,12 @@ def check(given):
             blob.data[...] = generator.uniform(0.3, 0.9, blob.data.shape)
     # Dropout's mask is always the same.  (`torch.manual_seed` takes milliseconds.)
     net.before_forward(lambda _: torch.default_generator.manual_seed(2))
+    return net
+
+
+def check(given):
+    """Compare gradients of the inputs and parameters with differences; return the net."""
+    net = build(given)
     inputs = [n for n, bottom in given.bottoms.items() if not isinstance(bottom, Fixed)]
     errors = gradient_errors(net, inputs=inputs if given.force_backward else [], step=STEP)
     if net.layer_dict["l"].type == "BatchNorm":  # its parameters are statistics
@@ -329,6 +336,25 @@ def check(given):
 def test_backward_is_the_derivative_of_forward(given):
     net = check(given)
     assert all(blob.data.dtype == blob.diff.dtype == np.float64 for blob in net.blobs.values())
+
+
+# As in Caffe, these do not look.
+UNASKED = ("BatchNorm", "LSTM", "MVN", "Parameter", "Python", "RNN")
+
+
+@pytest.mark.parametrize("given", [c for c in CASES if not c.id.startswith(UNASKED)])
+def test_a_gradient_that_is_not_asked_for_is_left_alone(given):
+    net = build(given)
+    net.forward()
+    checked, names = net.layer_dict["l"], (net.bottom_names["l"], net.top_names["l"])
+    bottom, top = ([net.blobs[name] for name in row] for row in names)
+    for blob in top:
+        blob.diff[...] = 5
+    checked.param_propagate_down = [False] * len(checked.blobs)
+    for blob in (*bottom, *checked.blobs):
+        blob.diff[...] = 7
+    checked.backward(top, [False] * len(bottom), bottom)
+    assert all((blob.diff == 7).all() for blob in (*bottom, *checked.blobs))
 
 
 @pytest.mark.parametrize("lowering", ["contiguous", "channels_last", "gemm"])

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,16 @@ def test_multinomial_logistic_loss():
     expected = -np.log(p[np.arange(4), LABELS.astype(int)]).mean()
     assert loss(net) == pytest.approx(float(expected), rel=1e-5)
     assert gradient_errors(net, inputs=("x",), step=1e-3)["x"] < 1e-2
+
+
+def test_multinomial_logistic_loss_takes_what_is_no_probability_as_the_least():
+    net = make("MultinomialLogisticLoss", x=np.full((4, 3), -0.5, np.float32), t=LABELS)
+    assert loss(net) == pytest.approx(-math.log(1e-20), rel=1e-5)
+
+
+def test_softmax_loss_of_impossible_scores():
+    x = np.array([[0, -np.inf]], np.float32)
+    assert loss(make("SoftmaxWithLoss", x=x, t=np.ones(1, np.float32))) == pytest.approx(87.3365)
 
 
 @pytest.mark.parametrize(("norm", "power"), [("L1", 1), ("L2", 2)])

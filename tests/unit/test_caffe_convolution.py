@@ -5,6 +5,7 @@ from caffe.gradient_check import gradient_errors, net_from_text
 from torch.nn import functional
 
 import caffe
+from caffe import tuning
 
 FILLERS = 'weight_filler { type: "gaussian" std: 0.3 } bias_filler { type: "gaussian" std: 0.3 }'
 
@@ -27,6 +28,8 @@ CASES = [
     ("Convolution", "num_output: 2 kernel_size: 2", (1, 2, 5)),
     ("Convolution", "num_output: 2 kernel_size: 2", (1, 2, 3, 4, 3)),
     ("Convolution", "num_output: 2 kernel_size: 2 axis: 2", (2, 2, 2, 3, 4)),
+    ("Convolution", "num_output: 4 axis: 2 group: 2", (2, 1, 2)),
+    ("Deconvolution", "num_output: 2", (3, 2)),
     ("Deconvolution", "num_output: 4 kernel_size: 3 stride: 2 pad: 1", (2, 3, 3, 4)),
     ("Deconvolution", "num_output: 4 kernel_size: 3 group: 2 bias_term: false", (1, 2, 3, 3)),
 ]
@@ -45,6 +48,35 @@ def test_forward_is_pytorchs():
     expected = functional.conv2d(x.data_tensor, w.data_tensor, b.data_tensor, 2, 1, 1, 3)
     torch.testing.assert_close(torch.from_numpy(net.forward()["y"]), expected)
     assert w.shape == (6, 1, 3, 3)
+
+
+def test_without_spatial_axes_it_is_a_product():
+    net = make("Convolution", "num_output: 4 kernel_size: 3 axis: 2", (2, 3, 5))
+    weight, bias = (blob.data for blob in net.params["c"])
+    assert weight.shape == (4, 5)
+    np.testing.assert_allclose(net.forward()["y"], net.blobs["x"].data @ weight.T + bias, rtol=1e-5)
+
+
+def test_too_many_spatial_axes_are_refused():
+    with pytest.raises(caffe.CaffeError, match="4 spatial axes, but takes at most 3"):
+        make("Convolution", "num_output: 1 kernel_size: 1", (1, 1, 2, 2, 2, 2))
+
+
+@pytest.mark.parametrize("lowering", ["contiguous", "channels_last", "gemm"])
+def test_a_scaled_bottom_with_more_axes_before_the_channels(lowering):
+    tuning.set_lowering(lowering)
+    try:
+        net = net_from_text(
+            """layer { name: "p" type: "Power" bottom: "x" top: "s" power_param { scale: 0.5 } }
+            layer { name: "c" type: "Convolution" bottom: "s" top: "y" convolution_param {
+              num_output: 2 kernel_size: 2 axis: 2 weight_filler { type: "xavier" } } }""",
+            x=(2, 3, 1, 3, 4),
+        )
+        net.blobs["x"].data[...] = x = np.random.default_rng(0).normal(size=(2, 3, 1, 3, 4))
+        assert net.forward()["y"].shape == (2, 3, 2, 2, 3)
+        np.testing.assert_allclose(net.blobs["s"].data, x / 2, rtol=1e-6)
+    finally:
+        tuning.set_lowering("auto")
 
 
 def test_deconvolution_is_the_transpose():
@@ -79,7 +111,8 @@ def test_several_bottoms_share_the_weights():
         ("num_output: 2 kernel_size: 3 kernel_h: 3 kernel_w: 3", "not both"),
         ("num_output: 2 kernel_size: [1, 2, 3]", "got 3"),
         ("num_output: 2 kernel_size: 3 axis: 4", "axis 4"),
-        ("num_output: 2 kernel_size: 3 axis: 3", "0 spatial axes"),
+        ("num_output: 2 kernel_size: 3 dilation: 0", "dilation dimensions"),
+        ("num_output: 2 kernel_size: 1 axis: -7", "axis -7"),
     ],
 )
 def test_unfit_settings_are_refused(settings, message):

@@ -25,6 +25,7 @@ def test_dummy_data_fills_constants_once_and_draws_the_rest():
         shape { dim: 3 } data_filler { value: 2 } data_filler { type: "uniform" } } }"""
     )
     net.blobs["a"].data[0] = 5
+    assert not net.blobs["b"].data.any()  # drawn by forward only
     first = net.forward()["b"].copy()
     assert net.blobs["a"].data.tolist() == [5, 2, 2]
     assert (net.forward()["b"] != first).any()
@@ -45,6 +46,9 @@ def test_dummy_data_takes_old_dimensions():
         "shape { dim: 1 } shape { dim: 2 } shape { dim: 3 }",
         "shape { dim: 1 } num: 3",
         "shape { dim: 1 } data_filler {} data_filler {} data_filler {}",
+        "shape { dim: 0 }",
+        "shape { dim: -1 }",
+        "shape { dim: 1 } data_filler { type: 'nope' }",
     ],
 )
 def test_dummy_data_refuses_other_numbers_of_settings(param):

@@ -176,6 +176,7 @@ def test_im2col_is_pytorchs_unfold():
         ("Embed", "embed_param { num_output: 1 input_dim: 2 }", {"x": X * 0 + 2}, "outside"),
         ("BatchReindex", "", {"x": X.sum(), "i": np.ones(2, np.float32)}, "axis 0"),
         ("ArgMax", "argmax_param { top_k: 99 }", {"x": X}, "top_k"),
+        ("Im2col", "convolution_param { kernel_size: 1 axis: -1 }", {"x": X}, "spatial axes"),
         ("ArgMax", "", {"x": X.sum()}, "axis 0"),
     ],
 )

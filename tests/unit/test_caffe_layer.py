@@ -43,6 +43,26 @@ def test_a_layer_in_place_differentiates_what_it_overwrote():
     assert max(gradient_errors(net).values()) < 1e-2
 
 
+PRODUCT = """layer { name: "f" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {
+    num_output: 2 bias_term: false weight_filler { type: "xavier" } } %s }"""
+
+
+@pytest.mark.parametrize("field", ["data", "double_data"])
+def test_parameters_take_the_values_that_stand_in_the_net(field):
+    values = " ".join(f"{field}: {value}" for value in (1, 2, 3, 4))
+    net = net_from_text(PRODUCT % f"blobs {{ shape {{ dim: 2 dim: 2 }} {values} }}", x=(1, 2))
+    assert net.params["f"][0].data.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("blobs", "message"),
+    [("blobs { data: 1 }", "4 values, but the net gives 1"), ("blobs {} blobs {}", "gives it 2")],
+)
+def test_values_in_the_net_that_do_not_fit_are_refused(blobs, message):
+    with pytest.raises(caffe.CaffeError, match=message):
+        net_from_text(PRODUCT % blobs, x=(1, 2))
+
+
 def test_forward_records_no_graph():
     net = net_from_text('layer { name: "t" type: "TanH" bottom: "x" top: "y" }', x=(1, 2))
     net.forward()

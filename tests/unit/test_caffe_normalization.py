@@ -106,6 +106,15 @@ def test_batch_norm_has_no_learnable_parameters():
     assert not any(blob.diff.any() for blob in net.params["l"])
 
 
+@pytest.mark.parametrize("kind", ["BatchNorm", "MVN"])
+def test_the_diff_is_written_though_nobody_asks_as_in_caffe(kind):
+    net = make(kind, "propagate_down: false")
+    net.forward()
+    net.blobs["y"].diff[...] = np.random.default_rng(1).normal(size=X.shape)
+    net.layer_dict["l"].backward([net.blobs["y"]], [False], [net.blobs["x"]])
+    assert net.blobs["x"].diff.any()
+
+
 def test_the_gradient_of_batch_norm_is_the_differences():
     net = make("BatchNorm", "batch_norm_param { moving_average_fraction: 0 }")
     net.forward()
@@ -130,6 +139,7 @@ def test_batch_norm_uses_its_sums_when_testing():
         ("BatchNorm", "param { lr_mult: 1 }", X),
         ("BatchNorm", "", X[0, 0, 0]),
         ("MVN", "", X[None]),
+        ("BatchNorm", "", np.zeros((0, 5, 2))),
     ],
 )
 def test_what_does_not_fit_is_refused(kind, param, x):

@@ -6,6 +6,8 @@ import pytest
 from caffe.errors import CaffeError, CaffeFileError
 from caffe.proto.caffe_pb2 import ClipParameter, FillerParameter, NetParameter
 from caffe.prototxt import parse_text, read_net, read_solver
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def test_a_minus_sign_may_stand_apart():
@@ -47,6 +49,36 @@ def test_numbers_that_the_parser_of_caffe_takes(number):
 def test_what_the_parser_of_caffe_refuses(text):
     with pytest.raises(CaffeError, match=r"the text is not .*1:"):
         parse_text(text, FillerParameter())
+
+
+def takes_as_float(text):
+    """Return whether protobuf's C++ tokenizer and parser take the text as a float's value."""
+    rest = text.removeprefix("-")
+    whole = len(rest) - len(rest.lstrip("0123456789"))
+    if whole > 1 and rest[0] == "0":  # octal, which is for integers
+        return False
+    rest, digits = rest[whole:], whole
+    if rest.startswith("."):
+        fraction = len(rest) - len(rest[1:].lstrip("0123456789")) - 1
+        rest, digits = rest[1 + fraction :], digits + fraction
+    if not digits:
+        return False
+    if rest[:1] in ("e", "E"):
+        rest = rest[2:] if rest[1:2] in ("+", "-") else rest[1:]
+        if not rest[:1].isdigit():
+            return False
+        rest = rest.lstrip("0123456789")
+    return rest in ("", "f", "F")
+
+
+@given(st.text("01.eEfFx+-_8", min_size=1, max_size=8))
+def test_floats_are_those_of_the_tokenizer_of_caffe(text):
+    try:
+        parse_text(f"value: {text}", FillerParameter())
+    except CaffeError:
+        assert not takes_as_float(text)
+    else:
+        assert takes_as_float(text)
 
 
 def test_an_error_before_parsing_names_the_line(tmp_path):

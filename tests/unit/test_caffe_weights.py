@@ -266,7 +266,7 @@ def test_bombs_do_not_go_off(tmp_path, bomb):
 
 def test_more_than_protobuf_holds_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(weights.files, "MAX_MESSAGE", 1 << 24)
-    with pytest.raises(caffe.CaffeError, match="would have 60 bytes.*HDF5"):
+    with pytest.raises(caffe.CaffeError, match=r"would have 60 bytes.*HDF5"):
         make().save(str(tmp_path / "w"))
     assert not list(tmp_path.iterdir())
 

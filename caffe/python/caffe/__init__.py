@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from caffe.classifier import Classifier
     from caffe.detector import Detector
+    from caffe.device import set_device, set_mode_cpu, set_mode_gpu
     from caffe.errors import CaffeCallError, CaffeError, CaffeFileError
     from caffe.layer import Layer
     from caffe.modes import (
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
         init_log,
         layer_type_list,
         log,
-        set_device,
-        set_mode_cpu,
-        set_mode_gpu,
         set_multiprocess,
         set_solver_count,
         set_solver_rank,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from caffe.blob import Blob, BlobVec, IntVec
+from caffe.device import set_device, set_mode_cpu, set_mode_gpu
 from caffe.layer import Layer
 from caffe.modes import (
     NCCL,
@@ -11,9 +12,6 @@ from caffe.modes import (
     init_log,
     layer_type_list,
     log,
-    set_device,
-    set_mode_cpu,
-    set_mode_gpu,
     set_multiprocess,
     set_solver_count,
     set_solver_rank,

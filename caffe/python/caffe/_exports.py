@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 __version__ = "1.0.0"
@@ -10,6 +11,7 @@ __version__ = "1.0.0"
 _ORIGINS = {
     "caffe.classifier": ("Classifier",),
     "caffe.detector": ("Detector",),
+    "caffe.device": ("set_device", "set_mode_cpu", "set_mode_gpu"),
     "caffe.errors": ("CaffeCallError", "CaffeError", "CaffeFileError"),
     "caffe.layer": ("Layer",),
     "caffe.modes": (
@@ -19,9 +21,6 @@ _ORIGINS = {
         "init_log",
         "layer_type_list",
         "log",
-        "set_device",
-        "set_mode_cpu",
-        "set_mode_gpu",
         "set_multiprocess",
         "set_solver_count",
         "set_solver_rank",
@@ -59,6 +58,16 @@ _MODULES = (
     "proto",
     "pycaffe",
 )
+
+
+def _load_engine() -> None:
+    importlib.import_module("caffe.pycaffe")
+    importlib.import_module("caffe.solver")
+
+
+if hasattr(os, "register_at_fork"):
+    # Whoever imports us and then forks wants the children to find the engine loaded, PyTorch too.
+    os.register_at_fork(before=_load_engine)
 
 
 def __getattr__(name: str) -> Any:

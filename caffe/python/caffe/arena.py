@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from caffe.blob import zeros
+from caffe.memory import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from caffe.blob import Blob
 
@@ -30,9 +32,9 @@ class Parameter(NamedTuple):
 class Arena:
     """The memory of a net's parameters.
 
-    `data` and `diff` are flat and hold every parameter; the first `num_learnable` values are
-    those of the learnable ones.  `spans` says where each parameter of `parameters` (in the order
-    of the prototxt) lies.
+    `values` and `gradients` are flat and hold every parameter; the first `num_learnable` values
+    are those of the learnable ones.  `spans` says where each parameter of `parameters` (in the
+    order of the prototxt) lies.
     """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
@@ -41,23 +43,32 @@ class Arena:
         frozen = [p for p in parameters if not p.lr_mult]
         self.num_learnable = sum(p.blob.count for p in learnable)
         size = sum(p.blob.count for p in parameters)
-        self.data = zeros(size)
-        self.diff = zeros(size)
+        self.values, self.gradients = Storage(size), Storage(size)
         self.layout = [(p.layer, p.place, p.blob.shape) for p in learnable]
         places: dict[int, slice] = {}
         start = 0
         for parameter in (*learnable, *frozen):
             place = slice(start, start + parameter.blob.count)
             self.data[place] = parameter.blob.data_tensor.reshape(-1)
-            parameter.blob.bind(self.data[place], self.diff[place])
+            parameter.blob.bind(self.values, self.gradients, start)
             places[id(parameter.blob)] = place
             start = place.stop
         self.spans = [places[id(p.blob)] for p in self.parameters]
 
+    @property
+    def data(self) -> torch.Tensor:
+        """All values, flat, where the engine computes."""
+        return self.values.flat
+
+    @property
+    def diff(self) -> torch.Tensor:
+        """All gradients, flat, where the engine computes."""
+        return self.gradients.flat
+
     def share(self, blob: Blob, owner: Blob) -> None:
         """Let a blob of equal size be the same parameter as its owner."""
         span = self.spans[[p.blob is owner for p in self.parameters].index(True)]
-        blob.bind(self.data[span], self.diff[span])
+        blob.bind(self.values, self.gradients, span.start)
 
     def matches(self, other: Arena) -> bool:
         """Return whether the other arena holds the same parameters in the same places."""
@@ -66,6 +77,6 @@ class Arena:
 
     def adopt(self, other: Arena) -> None:
         """Lay the values, not the gradients, into the memory of an arena of the same layout."""
-        self.data = other.data
+        self.values = other.values
         for parameter, span in zip(self.parameters, self.spans, strict=True):
-            parameter.blob.bind(self.data[span], self.diff[span])
+            parameter.blob.bind(self.values, self.gradients, span.start)

@@ -1,13 +1,7 @@
-"""Blobs: named float32 arrays with a gradient, and where their memory lies.
+"""Blobs: named float32 arrays with a gradient.
 
-A blob's data and diff are each a `Memory`: a flat PyTorch tensor in Caffe's layout, which NumPy
-sees through `.data` and `.diff`.  The tensor is replaced only by `reshape`, `share_data` and
-`bind`, so a view taken from NumPy stays live from one pass to the next.
-
-A layer may leave its result in another layout or in bfloat16 (`put`), for a layer that takes it
-as it is (`newest`).  It is turned into Caffe's layout when somebody asks (`tensor`, NumPy).  Once
-NumPy has looked at a memory, a view may be held, through which values are read and written at
-any time: from then on results go straight into the flat tensor.
+Their memory is replaced only by `reshape`, `share_data` and `bind`, so a view taken from NumPy
+stays live from one pass to the next.
 """
 
 from __future__ import annotations
@@ -19,7 +13,7 @@ import numpy as np
 import torch
 
 from caffe.errors import CaffeCallError, CaffeError
-from caffe.layouts import to_contiguous
+from caffe.memory import Memory, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,91 +23,6 @@ if TYPE_CHECKING:
 
 # Caffe's own limits.
 _MAX_AXES, _MAX_COUNT = 32, 2**31 - 1
-_LARGE = 1 << 24  # floats
-
-
-def zeros(count: int) -> torch.Tensor:
-    """Return flat float32 memory; much of it takes up none until it is written to.
-
-    Raises:
-        CaffeError: If there is not so much.
-    """
-    try:
-        if count > _LARGE:
-            return torch.from_numpy(np.zeros(count, np.float32))
-        return torch.zeros(count)
-    except (MemoryError, RuntimeError):
-        raise CaffeError(f"{4 * count} bytes do not fit into the memory") from None
-
-
-class Memory:
-    """A blob's data, or its diff."""
-
-    __slots__ = ("_newer", "_scale", "_tensor", "_viewed", "flat")
-
-    def __init__(self, flat: torch.Tensor, dims: tuple[int, ...]) -> None:
-        self.flat = flat
-        self._viewed = False
-        self.lie_in(flat, dims)
-
-    def lie_in(self, flat: torch.Tensor, dims: tuple[int, ...]) -> None:
-        """Take other memory, and the values in it; the blob's are at its beginning."""
-        if flat is not self.flat:
-            self._viewed = False  # views are of the memory before
-        self.flat = flat
-        self._tensor = flat[: math.prod(dims)].view(dims)
-        self._newer: torch.Tensor | None = None
-        self._scale = 1.0
-
-    def settle(self) -> None:
-        """Let the flat memory hold the newest values."""
-        if self._newer is not None:
-            self._write(self._newer, self._scale)
-            self._newer = None
-
-    @property
-    def tensor(self) -> torch.Tensor:
-        """The values in Caffe's layout."""
-        if self._newer is not None:
-            self.settle()
-        return self._tensor
-
-    def numpy(self) -> NDArray[np.float32]:
-        """The values in Caffe's layout, as a live view."""
-        self._viewed = True
-        view: NDArray[np.float32] = self.tensor.numpy()
-        return view
-
-    def newest(self) -> torch.Tensor:
-        """The values in the layout and the precision, float32 or less, in which they were put."""
-        if self._newer is None:
-            return self._tensor
-        is_plain = self._scale == 1 and self._newer.is_floating_point()
-        return self._newer if is_plain else self.tensor
-
-    def newest_scaled(self) -> tuple[torch.Tensor, float]:
-        """The values just as they were put, perhaps as bytes, and the factor given with them."""
-        if self._newer is None:
-            return self._tensor, 1.0
-        return self._newer, self._scale
-
-    def put(self, values: torch.Tensor, scale: float = 1.0) -> None:
-        """Set values · scale; `values` has the blob's shape and is nobody else's memory."""
-        if self._viewed:
-            self._newer = None
-            self._write(values, scale)
-        else:
-            self._newer, self._scale = values, scale
-
-    @property
-    def is_viewed(self) -> bool:
-        """Whether NumPy may hold a view."""
-        return self._viewed
-
-    def _write(self, values: torch.Tensor, scale: float) -> None:
-        self._tensor.copy_(to_contiguous(values))
-        if scale != 1:
-            self._tensor.mul_(scale)
 
 
 class IntVec(tuple[int, ...]):
@@ -130,7 +39,7 @@ class Blob:
     def __init__(self, *dims: int, on_reshape: Callable[[], None] | None = None) -> None:
         self._on_reshape: Callable[[], None] | None = None
         self._dims = IntVec((0,))
-        self.values = Memory(torch.zeros(0), self._dims)
+        self.values = Memory(Storage(0), self._dims)
         self._gradient: Memory | None = None
         self.resize(dims)
         self._on_reshape = on_reshape
@@ -142,7 +51,7 @@ class Blob:
         So a net that never runs backward pays nothing for it.
         """
         if self._gradient is None:
-            self._gradient = Memory(zeros(self.count), self._dims)
+            self._gradient = Memory(Storage(self.count), self._dims)
         return self._gradient
 
     @property
@@ -201,9 +110,12 @@ class Blob:
                 f"a blob cannot have the shape {list(dims)}: at most {_MAX_AXES} axes and "
                 f"{_MAX_COUNT} values"
             )
-        self.values.settle()
-        flat = self.values.flat
-        self.values.lie_in(flat if count <= flat.numel() else zeros(count), dims)
+        memory = self.values
+        memory.settle()
+        if count <= memory.room:
+            memory.lie_in(memory.storage, dims, memory.start)
+        else:
+            memory.lie_in(Storage(count), dims)
         self._dims = IntVec(dims)
         # The old values of a gradient are of no use in another shape.
         self._gradient = None
@@ -215,7 +127,7 @@ class Blob:
 
         Frames travel faster as bytes, and a first convolution can take them so.
         """
-        if self.values.is_viewed or getattr(values, "dtype", None) != np.uint8:
+        if not self.values.takes_bytes or getattr(values, "dtype", None) != np.uint8:
             return False
         if getattr(values, "shape", None) != self._dims:
             return False
@@ -224,15 +136,13 @@ class Blob:
 
     def share_data(self, owner: Blob) -> None:
         """Let the data lie in another blob's memory; the shape stays."""
-        flat, shared = self.values.flat, owner.data_tensor.view(-1)
-        if flat.data_ptr() != shared.data_ptr() or flat.numel() != shared.numel():
-            flat = shared
-        self.values.lie_in(flat, self._dims)
+        owner.values.settle()
+        self.values.lie_in(owner.values.storage, self._dims, owner.values.start)
 
-    def bind(self, data: torch.Tensor, diff: torch.Tensor) -> None:
-        """Move the blob into given flat memory of exactly its size; values are the memory's."""
-        self.values.lie_in(data, self._dims)
-        self.gradient.lie_in(diff, self._dims)
+    def bind(self, values: Storage, gradients: Storage, start: int) -> None:
+        """Move the blob into given memory, from `start` on; the values are the memory's."""
+        self.values.lie_in(values, self._dims, start)
+        self.gradient.lie_in(gradients, self._dims, start)
 
     def _legacy_dim(self, axis: int) -> int:
         if len(self._dims) > 4:

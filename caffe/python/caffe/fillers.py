@@ -101,15 +101,24 @@ _FILLERS: dict[str, Filler] = {
 }
 
 
+def find(name: str) -> Filler:
+    """Return the filler of this type.
+
+    Raises:
+        CaffeError: If there is none.
+    """
+    if name not in _FILLERS:
+        raise CaffeError(f"unknown filler '{name}'; known are {', '.join(_FILLERS)}")
+    return _FILLERS[name]
+
+
 def fill(values: Tensor, param: caffe_pb2.FillerParameter) -> None:
     """Fill a tensor in place as the message says.
 
     Raises:
         CaffeError: If the filler's type is unknown or its settings contradict the shape.
     """
-    filler = _FILLERS.get(param.type)
-    if filler is None:
-        raise CaffeError(f"unknown filler '{param.type}'; known are {', '.join(_FILLERS)}")
+    filler = find(param.type)
     require(values.numel(), f"{param.type} filler: nothing to fill in {list(values.shape)}")
     require(
         param.sparse == -1 or (param.sparse > -1 and param.type == "gaussian"),

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from caffe.errors import CaffeError, CaffeFileError, require
 from caffe.proto import caffe_pb2
+from caffe.wire import set_floats
 
 if TYPE_CHECKING:
     import os
@@ -90,9 +91,9 @@ def array_to_blobproto(arr: Array, diff: Array | None = None) -> caffe_pb2.BlobP
     """Return a message that holds the array, and perhaps a gradient."""
     blob = caffe_pb2.BlobProto()
     blob.shape.dim.extend(arr.shape)
-    blob.data.extend(arr.astype(np.float32, copy=False).ravel())
+    set_floats(blob, "data", arr)
     if diff is not None:
-        blob.diff.extend(diff.astype(np.float32, copy=False).ravel())
+        set_floats(blob, "diff", diff)
     return blob
 
 

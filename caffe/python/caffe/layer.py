@@ -116,6 +116,25 @@ class Layer:
         fill(blob.data_tensor, filler)
         self.blobs.append(blob)
 
+    def take_values(self) -> None:
+        """Give the parameters the values of the layer's own message, if it has `blobs`.
+
+        Raises:
+            CaffeError: If it has more or fewer blobs than parameters, or values than they hold.
+        """
+        given = self.param.blobs
+        self.require(
+            len(given) in (0, len(self.blobs)),
+            f"has {len(self.blobs)} parameters, but the net gives it {len(given)} blobs",
+        )
+        for index, (blob, proto) in enumerate(zip(self.blobs, given, strict=False)):
+            values = proto.double_data or proto.data
+            self.require(
+                len(values) == blob.count,
+                f"parameter {index} holds {blob.count} values, but the net gives {len(values)}",
+            )
+            blob.data_tensor.view(-1).copy_(torch.tensor(values))
+
     def wants_gradient(self, index: int) -> bool:
         """Return whether the gradient of this parameter is wanted."""
         return self.param_propagate_down[index] if self.param_propagate_down else True

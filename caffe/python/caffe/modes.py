@@ -1,6 +1,6 @@
-"""pycaffe's functions about the process: modes, devices, many GPUs, log and clock.
+"""pycaffe's functions about the process: many GPUs, log and clock.
 
-Most of them do nothing, because this engine computes on one processor.
+Those about many GPUs do nothing: this engine trains on one device.
 """
 
 from __future__ import annotations
@@ -23,19 +23,6 @@ class _Processes:
 
     solver_count = 1
     solver_rank = 0
-
-
-def set_mode_cpu() -> None:
-    """Do nothing: the engine computes on the processor."""
-
-
-def set_mode_gpu() -> None:
-    """Do nothing, as a pycaffe built without a GPU."""
-
-
-def set_device(device: int) -> None:
-    """Refuse: the engine computes on the processor."""
-    raise CaffeError(f"device {device} is not available: this engine computes on the processor")
 
 
 def set_multiprocess(_value: bool) -> None:  # noqa: FBT001  # as in pycaffe

@@ -1,6 +1,7 @@
 """Settings of the whole process: arithmetic, threads, random numbers.
 
-With precision "bf16", Convolution and InnerProduct multiply in bfloat16; parameters, gradients
+With precision "tf32", a GPU rounds the factors of a product to 10 bits; on a processor that is
+float32.  With "bf16", Convolution and InnerProduct multiply in bfloat16; parameters, gradients
 and blobs stay float32.  An InnerProduct that no ReLU follows, which makes a net's output, is
 computed in float32 all the same.
 """
@@ -19,27 +20,33 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_PRECISIONS = ("float32", "bf16")
+_PRECISIONS = ("float32", "tf32", "bf16")
 
 
 class _Settings:
-    bf16 = False
+    name = "float32"
 
 
 def set_precision(name: str) -> None:
-    """Choose the arithmetic of Convolution and InnerProduct: "float32" or "bf16".
+    """Choose the arithmetic of Convolution and InnerProduct: "float32", "tf32" or "bf16".
 
     Raises:
         CaffeError: If the name is another; the setting is unchanged.
     """
     if name not in _PRECISIONS:
         raise CaffeError(f"precision '{name}' is unknown; it is one of {', '.join(_PRECISIONS)}")
-    _Settings.bf16 = name == "bf16"
+    _Settings.name = name
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+
+
+def arithmetic() -> str:
+    """Return the name of the arithmetic that products are computed in."""
+    return _Settings.name
 
 
 def computes_bf16() -> bool:
     """Return whether products are computed in bfloat16."""
-    return _Settings.bf16
+    return _Settings.name == "bf16"
 
 
 class HalfCopies:

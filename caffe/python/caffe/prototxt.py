@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 
 _MAX_TEXT = 1 << 23  # bytes; parsing takes half a second for each million
+_MAX_STRING = 65535  # characters
 
 # What the parsers differ in, and the strings and comments in which it does not matter.
 _TOKEN = re.compile(
-    r"""(?P<string>"(?:\\.|[^"\\\n])*"?|'(?:\\.|[^'\\\n])*'?)
+    r"""(?P<string>"(?:\\.|[^"\\\n]){0,65535}"?|'(?:\\.|[^'\\\n]){0,65535}'?)
     |(?P<comment>\#[^\n]*)
     |(?P<sign>-(?:[ \t\r\n\v\f]|\#[^\n]*\n)+)
     |(?P<number>(?<!\w)\.?\d(?:e[+-]|[\w.])*)
@@ -50,7 +51,9 @@ def _for_python(text: str, source: str) -> str:
     def translate(match: re.Match[str]) -> str:
         kind, token = match.lastgroup, match[0]
         good = {"string": _ESCAPES, "number": _NUMBER}.get(kind or "")
-        if kind == "other" or (good and not good.fullmatch(token)):
+        # The Python parser takes quadratic time for strings like the last two.
+        endless = kind == "string" and (len(token) > _MAX_STRING or "\\" * 33 in token)
+        if kind == "other" or endless or (good and not good.fullmatch(token)):
             before = text[: match.start()]
             line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
             raise CaffeError(f"{source} is not in text format: {line}:{column}: not valid: {token}")

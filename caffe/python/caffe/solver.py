@@ -16,6 +16,7 @@ import torch
 
 from caffe import solver_state
 from caffe.errors import CaffeError, require
+from caffe.memory import Storage
 from caffe.precision import set_random_seed
 from caffe.prototxt import read_solver
 from caffe.schedules import learning_rate
@@ -106,8 +107,8 @@ class Solver:
             for net in (self.net, *self.test_nets):
                 net.copy_from(path)
         self._rule = RULES[self.rule_name]
-        size = self.net.arena.data.numel()
-        self.histories = [torch.zeros(size) for _ in range(self._rule.num_histories)]
+        size = len(self.net.arena.values)
+        self.histories = [Storage(size) for _ in range(self._rule.num_histories)]
         self._pieces: list[_Piece] = []
         self._pieces_of: Tensor | None = None
 
@@ -151,6 +152,7 @@ class Solver:
     def _cut(self) -> list[_Piece]:
         """Return the pieces of the net's arena as it is laid out now."""
         arena, weight_decay = self.net.arena, np.float32(self.message.weight_decay)
+        flat = [arena.data, arena.diff, *(history.flat for history in self.histories)]
         if self._pieces_of is arena.data:
             return self._pieces
         stretches: list[tuple[float, float, int, int]] = []
@@ -164,7 +166,6 @@ class Solver:
                 stretches[-1] = (*rates, stretches[-1][2], span.stop)
             else:
                 stretches.append((*rates, span.start, span.stop))
-        flat = [arena.data, arena.diff, *self.histories]
         self._pieces = []
         for lr_mult, decay, start, stop in stretches:
             columns = [torch.split(tensor[start:stop], _PIECE) for tensor in flat]

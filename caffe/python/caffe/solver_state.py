@@ -41,7 +41,7 @@ def _histories(solver: Solver) -> list[tuple[Floats, str]]:
     arena = solver.net.arena
     return [
         (
-            history[span].view(parameter.blob.shape).numpy(),
+            history.host[span].view(parameter.blob.shape).numpy(),
             f"history {index} of parameter {parameter.place} of layer '{parameter.layer}'",
         )
         for index, history in enumerate(solver.histories)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _VARINT, _LENGTH = 0, 2
 _SIZES = {_VARINT: 0, 1: 8, _LENGTH: 0, 5: 4}  # bytes by wire type, where the type says it
-_MAX_FIELDS = 1 << 18  # of a message and those in it; nets of a thousand layers have some 10 000
+_MAX_FIELDS = 1 << 17  # of a message and those in it; nets of a thousand layers have some 10 000
 
 
 def set_floats(message: Message, field: str, values: ArrayLike) -> None:
@@ -84,6 +84,8 @@ class Reader:
             position += size
 
     def _read_varint(self, message: memoryview, position: int) -> tuple[int, int]:
+        if position < len(message) and message[position] < 0x80:  # as most are
+            return message[position], position + 1
         value = 0
         for shift, byte in enumerate(message[position : position + 10]):
             value |= (byte & 0x7F) << 7 * shift

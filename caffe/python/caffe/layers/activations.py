@@ -162,7 +162,7 @@ class Power(_Overwriting):
         if scale != 1 or self.reader is None:
             x, scale = bottom[0].data_tensor, 1.0
         arranged = self.reader.arranged(x) if self.reader else x
-        if arranged.data_ptr() == x.data_ptr():
+        if arranged.data_ptr() == x.data_ptr() or arranged.shape != x.shape:
             top[0].values.put(x * self.scale)
         else:
             top[0].values.put(arranged, self.scale)

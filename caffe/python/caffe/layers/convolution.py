@@ -1,4 +1,4 @@
-"""Convolution and Deconvolution, over 1 to 3 spatial axes.
+"""Convolution and Deconvolution, over up to 3 spatial axes.
 
 The bottom is [N, C, spatial…]; `axis` says which axis is C, those before it are all "N".
 """
@@ -31,7 +31,7 @@ class Windowed(Layer):
         param = self.param.convolution_param
         self.channel_axis = self.axis(param.axis, bottom)
         num_spatial = len(bottom.shape) - self.channel_axis - 1
-        self.require(1 <= num_spatial <= 3, f"has {num_spatial} spatial axes, but takes 1 to 3")
+        self.require(num_spatial <= 3, f"has {num_spatial} spatial axes, but takes at most 3")
         pairs = {
             name: [getattr(param, f"{name}_h"), getattr(param, f"{name}_w")]
             for name in ("kernel", "stride", "pad")
@@ -43,6 +43,7 @@ class Windowed(Layer):
         self.dilation = self._per_axis("dilation", param.dilation, num_spatial, {}, default=1)
         self.require(all(self.kernel), "kernel dimensions must be positive")
         self.require(all(self.stride), "stride dimensions must be positive")
+        self.require(all(self.dilation), "dilation dimensions must be positive")
 
     def _per_axis(
         self,
@@ -74,7 +75,7 @@ class Windowed(Layer):
             room = size + 2 * pad - (dilation * (kernel - 1) + 1)
             counts.append(room // stride + 1 if room >= 0 else 0)
         self.require(
-            min(counts) > 0, f"the kernel {self.kernel} is larger than its input {list(spatial)}"
+            all(counts), f"the kernel {self.kernel} is larger than its input {list(spatial)}"
         )
         return counts
 
@@ -106,11 +107,10 @@ class BaseConvolution(Windowed):
             and self.num_output % self.group == 0,
             f"group {self.group} must divide {self.channels} channels, {self.num_output} outputs",
         )
-        self.windows = lowerings.Windows(
-            *map(tuple, (self.kernel, self.stride, self.pad, self.dilation)),
-            self.group,
-            self.transposed,
-        )
+        windows = zip(self.kernel, self.stride, self.pad, self.dilation, strict=True)
+        # Without spatial axes it is computed as if there were one, of size 1.
+        kernel, stride, pad, dilation = zip(*(list(windows) or [(1, 1, 0, 1)]), strict=True)
+        self.windows = lowerings.Windows(kernel, stride, pad, dilation, self.group, self.transposed)
         ends = (self.num_output, self.channels)
         outer, inner = reversed(ends) if self.transposed else ends
         self.add_parameter((outer, inner // self.group, *self.kernel), param.weight_filler)
@@ -141,7 +141,9 @@ class BaseConvolution(Windowed):
             )
             spatial = shape[self.channel_axis + 1 :]
             sizes = self.sizes(spatial)
-            self.require(min(sizes) > 0, f"pad {self.pad} leaves nothing of {list(spatial)}")
+            self.require(
+                min(sizes, default=1) > 0, f"pad {self.pad} leaves nothing of {list(spatial)}"
+            )
             above.resize((*shape[: self.channel_axis], self.num_output, *sizes))
         self._shapes = (
             (math.prod(shape[: self.channel_axis]), self.channels, *spatial),
@@ -159,8 +161,9 @@ class BaseConvolution(Windowed):
         return self._arranged(x, self.forward_lowering)
 
     def _arranged(self, x: Tensor, lowering: str) -> Tensor:
-        if self.channel_axis != 1:
-            x = x.reshape(-1, *x.shape[self.channel_axis :])
+        if self.channel_axis != 1 or not self.kernel:
+            channels, *spatial = x.shape[self.channel_axis :]
+            x = x.reshape(-1, channels, *(spatial or (1,)))
         x = lowerings.arrange(x, lowering)
         dtype = torch.bfloat16 if computes_bf16() else torch.get_default_dtype()
         return x if x.dtype is dtype else x.to(dtype)
@@ -174,11 +177,13 @@ class BaseConvolution(Windowed):
             y = lowerings.forward(self.arranged(x), w, bias, self.windows, self.forward_lowering)
             if self.rectify:
                 y.clamp_min_(0)
-            above.values.put(y if self.channel_axis == 1 else y.view(above.shape))
+            above.values.put(y if y.shape == above.shape else y.view(above.shape))
 
     def _parameters(self) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias in the precision of the products."""
         tensors = [blob.data_tensor for blob in self.blobs]
+        if not self.kernel:
+            tensors[0] = tensors[0].unsqueeze(2)
         if computes_bf16():
             tensors = [tensor.bfloat16() for tensor in tensors]
         return tensors[0], tensors[1] if len(tensors) > 1 else None
@@ -202,7 +207,7 @@ class BaseConvolution(Windowed):
             if dx is not None:
                 below.gradient.put(dx.reshape(below.shape))
             if dw is not None:
-                self.blobs[0].diff_tensor.add_(dw, alpha=scale)
+                self.blobs[0].diff_tensor.add_(dw.view(self.blobs[0].shape), alpha=scale)
             if db is not None:
                 self.blobs[1].diff_tensor.add_(db)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from caffe.errors import CaffeCallError, CaffeError
-from caffe.fillers import fill
+from caffe.fillers import fill, find
 from caffe.layer import Layer, register
 from caffe.proto import caffe_pb2
 
@@ -56,7 +56,7 @@ class DummyData(Source):
     """Constants, and random values drawn anew by every forward."""
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Shape the tops and fill them once."""
+        """Shape the tops and fill those that are constant."""
         param = self.param.dummy_data_param
         fillers = list(param.data_filler) or [caffe_pb2.FillerParameter()]
         self.require(
@@ -67,7 +67,9 @@ class DummyData(Source):
         for blob, shape in zip(top, self._shapes(len(top)), strict=True):
             blob.resize(shape)
         for blob, filler in zip(top, self.fillers, strict=True):
-            fill(blob.data_tensor, filler)
+            find(filler.type)
+            if filler.type == "constant":
+                fill(blob.data_tensor, filler)
 
     def _shapes(self, num_tops: int) -> list[tuple[int, ...]]:
         param = self.param.dummy_data_param

@@ -47,7 +47,7 @@ class Eltwise(Layer):
                 f"bottoms differ in shape: {list(bottom[0].shape)} and {list(blob.shape)}",
             )
         top[0].resize(bottom[0].shape)
-        self.winners = torch.zeros((), dtype=torch.long)
+        self.winners = bottom[0].data_tensor.new_zeros((), dtype=torch.long)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the top's data."""

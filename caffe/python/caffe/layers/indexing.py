@@ -63,15 +63,17 @@ class Crop(TorchLayer):
         param, shape, reference = self.param.crop_param, bottom[0].shape, bottom[1].shape
         first, num_axes = self.axis(param.axis, bottom[0]), len(shape)
         self.require(len(reference) >= num_axes, f"the second bottom must have {num_axes} axes")
+        # For a negative axis Caffe counts wrongly, and takes the first of too many offsets.
+        number = num_axes - param.axis
         self.require(
-            len(param.offset) in (0, 1, num_axes - param.axis),
-            f"offset must be given 0, 1 or {num_axes - param.axis} times, got {len(param.offset)}",
+            len(param.offset) in (0, 1, number),
+            f"offset must be given 0, 1 or {number} times, got {len(param.offset)}",
         )
         offsets = list(param.offset) or [0]
-        offsets *= num_axes - first if len(offsets) == 1 else 1
+        offsets *= num_axes if len(offsets) == 1 else 1
         reference = reference[:num_axes]
         self.cuts = [slice(None)] * first
-        for size, wanted, offset in zip(shape[first:], reference[first:], offsets, strict=True):
+        for size, wanted, offset in zip(shape[first:], reference[first:], offsets, strict=False):
             self.require(
                 offset + wanted <= size,
                 f"{wanted} values from {offset} on do not fit an axis of {size}",
@@ -217,6 +219,7 @@ class Im2col(Windowed, TorchLayer):
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read convolution_param."""
         self.read_windows(bottom[0])
+        self.require(self.kernel, "needs a bottom with spatial axes")
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top its shape."""

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from caffe.blob import Blob, Memory
+    from caffe.blob import Blob
+    from caffe.memory import Memory
 
 
 # With fewer, a gradient takes as long as its memory: a product in bfloat16 to be added is slower.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch.nn import functional
@@ -19,9 +19,20 @@ if TYPE_CHECKING:
     from caffe.blob import Blob
 
 
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(_context: Any, _value: Tensor, result: Tensor) -> Tensor:
+        return result.clone()
+
+    @staticmethod
+    def backward(_context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
 def straight_through(value: Tensor, forward: Tensor) -> Tensor:
-    """Return `forward`, whose gradient is that of `value`."""
-    return value + (forward - value).detach()
+    """Return `forward`, to the bit, with the gradient of `value`."""
+    result: Tensor = _StraightThrough.apply(value, forward.detach())  # type: ignore[no-untyped-call]
+    return result
 
 
 def normalizer(

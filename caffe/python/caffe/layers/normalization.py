@@ -79,13 +79,14 @@ class BatchNorm(TorchLayer):
             shape[1:2] == (channels,),
             f"bottom has the shape {list(shape)}, but the layer was set up for {channels} channels",
         )
+        self.require(bottom[0].count, f"a bottom of the shape {list(shape)} has no statistics")
         top[0].resize(shape)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of every channel of x [N, C, …]."""
         if self.from_sums:
             mean, variance, factor = (blob.data_tensor for blob in self.blobs)
-            scale = 0.0 if float(factor) == 0 else 1.0 / float(factor)
+            scale = torch.where(factor == 0, 0.0, 1 / factor)
             return mean * scale, variance * scale
         rows = self._rows(x)
         mean = rows.mean(dim=(0, 2))
@@ -107,6 +108,12 @@ class BatchNorm(TorchLayer):
             sums[1].mul_(fraction).add_(variance, alpha=correction)
             sums[2].mul_(fraction).add_(1)
         super().forward(bottom, top)
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Write the bottom's diff, marked or not as in Caffe."""
+        super().backward(top, [True], bottom)
 
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""
@@ -130,7 +137,7 @@ class MVN(Layer):
         across = self.param.mvn_param.across_channels
         # What is normalised together makes a row.
         self.rows = (math.prod(shape[: 1 if across else 2]), math.prod(shape[1 if across else 2 :]))
-        self.deviation = torch.ones(self.rows[0], 1)
+        self.deviation = bottom[0].data_tensor.new_ones(self.rows[0], 1)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the top's data."""
@@ -147,10 +154,8 @@ class MVN(Layer):
         """Write the bottom's diff by Caffe's formula, in which eps is as if it were not there.
 
         It is computed step by step in the bottom's diff; in place, where that is the top's too,
-        it comes out as in Caffe, which is not the gradient.
+        it comes out as in Caffe, which is not the gradient.  It is written marked or not.
         """
-        if not propagate_down[0]:
-            return
         y, dy = top[0].data_tensor.view(self.rows), top[0].diff_tensor.view(self.rows)
         dx = bottom[0].diff_tensor.view(self.rows)
         if not self.param.mvn_param.normalize_variance:

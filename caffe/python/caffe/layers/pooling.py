@@ -72,7 +72,7 @@ def average_pool(
     sums = functional.avg_pool2d(covered, list(kernel), list(stride), divisor_override=1)
     lengths = []
     for axis in (0, 1):
-        starts = torch.arange(out[axis]) * stride[axis] - pad[axis]
+        starts = torch.arange(out[axis], device=x.device) * stride[axis] - pad[axis]
         ends = (starts + kernel[axis]).clamp(max=x.shape[2 + axis] + pad[axis])
         lengths.append(ends - starts)
     return sums / (lengths[0][:, None] * lengths[1][None, :])

@@ -28,7 +28,7 @@ class Python(Layer):
         names = param.python_param
         try:
             made = getattr(importlib.import_module(names.module), names.layer)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:
             raise CaffeError(f"layer '{param.name}' (Python): {error}") from error
         if not (isinstance(made, type) and issubclass(made, Layer)):
             raise CaffeError(

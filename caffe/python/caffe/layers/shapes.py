@@ -64,7 +64,7 @@ class _Reshaping(Layer):
 
 @register("Flatten")
 class Flatten(_Reshaping):
-    """Makes the axes from `axis` to `end_axis` one; if there are none, it adds an axis of size 1."""
+    """Makes the axes from `axis` to `end_axis` one; where there is none, it adds one of size 1."""
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top its shape and the bottom's memory."""
