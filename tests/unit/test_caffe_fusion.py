@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from caffe import fusion
 from caffe.gradient_check import net_from_text
 
 import caffe
+from caffe import fusion
 
 CONV = """layer { name: "c" type: "Convolution" bottom: "%s" top: "c"
   convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }"""

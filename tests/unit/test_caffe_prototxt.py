@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 import time
@@ -93,11 +94,30 @@ def test_required_fields_are_missed():
         parse_text("min: 0", ClipParameter())
 
 
-def test_unclosed_strings_cost_no_time():
-    start = time.monotonic()
-    with pytest.raises(CaffeError):
-        parse_text("'\\" * 50_000, NetParameter())
-    assert time.monotonic() - start < 5  # once it was a minute
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'\\" * 50_000,  # unclosed: once it was a minute
+        'name: "' + "\\\\" * 500_000 + '"',  # closed: once it was hours
+        'name: "' + "x" * 100_000 + '"',
+        "name: 1" + "9" * 4_000_000,  # once a gigabyte
+        "layer {" * 500_000,
+        "input_dim: [" * 300_000,
+        "name: -" + " " * 4_000_000,
+        "\0" * 4_000_000,
+        '"' * 4_000_000,
+        "name:" + "x" * (1 << 22),
+    ],
+)
+def test_hostile_texts_are_refused_at_once(tmp_path, text):
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CaffeError, match=r"net\.prototxt") as error:
+        read_net(path)
+    assert time.monotonic() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 << 10
+    assert str(error.value).isprintable()
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -3,10 +3,10 @@ import math
 
 import numpy as np
 import pytest
-from caffe import tuning
 from caffe.gradient_check import net_from_text
 
 import caffe
+from caffe import tuning
 
 NET = """
 layer { name: "c" type: "Convolution" bottom: "x" top: "c"

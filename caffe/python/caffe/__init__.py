@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         pycaffe,
     )
     from caffe.classifier import Classifier
+    from caffe.compiling import set_compile
     from caffe.detector import Detector
     from caffe.device import set_device, set_mode_cpu, set_mode_gpu
     from caffe.errors import CaffeCallError, CaffeError, CaffeFileError
@@ -97,6 +98,7 @@ __all__ = [
     "params",
     "proto",
     "pycaffe",
+    "set_compile",
     "set_device",
     "set_lowering",
     "set_mode_cpu",

@@ -11,6 +11,7 @@ __version__ = "1.0.0"
 _ORIGINS = {
     "caffe.classifier": ("Classifier",),
     "caffe.detector": ("Detector",),
+    "caffe.compiling": ("set_compile",),
     "caffe.device": ("set_device", "set_mode_cpu", "set_mode_gpu"),
     "caffe.errors": ("CaffeCallError", "CaffeError", "CaffeFileError"),
     "caffe.layer": ("Layer",),

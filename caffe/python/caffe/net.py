@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from caffe import device
+from caffe.compiling import compiled
 from caffe.construction import Construction
 from caffe.cuda_graph import Recording, is_recordable
 from caffe.errors import CaffeError
@@ -48,10 +49,12 @@ class Network(Construction):
         self._joined = fuse(self.layers, self._bottom_indices, self._top_indices)
         self._rectify(together=True)
         self._steps = [
-            (layer, self._bottoms[i], self._tops[i], self._losses[i], i + 1)
+            (layer, self._bottoms[i], self._tops[i], i + 1)
             for i, layer in enumerate(self.layers)
             if i not in self._joined
         ]
+        self._whole_forward = compiled(self._run_joined)
+        self._whole_backward = compiled(lambda: self._run_back(len(self.layers) - 1, 0))
         self._tune_anew()
         self._stale = False
 
@@ -83,11 +86,8 @@ class Network(Construction):
         whole = start == 0 and end == len(self.layers) - 1
         with torch.no_grad(), self._on_device:
             if whole and not (self._stale or self._reshaping or any(self._hooks.values())):
-                if self._is_recordable:
-                    self._record(self._forward_recording, self._run_joined)
-                    loss = sum(map(_weighted, self._losses)) if with_loss else 0.0
-                else:
-                    loss = self._run_joined(with_loss=with_loss)
+                self._run_whole(self._whole_forward, self._forward_recording)
+                loss = sum(map(_weighted, self._losses)) if with_loss else 0.0
             else:
                 loss = self._run_apart(start, end)
             if whole:
@@ -97,24 +97,24 @@ class Network(Construction):
                 self._tuner.ran_forward()
         return loss
 
-    def _record(self, recording: Recording, call: Callable[[], object]) -> None:
-        """Run a whole pass on a GPU, from its graph as soon as there is one."""
-        memories = [b.values for b in self._blobs] + [b.gradient for b in self._blobs]
+    def _run_whole(self, call: Callable[[], None], recording: Recording) -> None:
+        """Run a whole pass, on a GPU from its graph as soon as there is one."""
+        if not self._is_recordable:
+            call()
+            return
+        memories = [m for blob in self._blobs for m in (blob.values, blob.gradient)]
         for memory in memories:
             memory.settle()
         storages = (self.arena.values, self.arena.gradients, *(m.storage for m in memories))
         recording.run(call, depends_on=tuple(storage.flat.data_ptr() for storage in storages))
 
-    def _run_joined(self, *, with_loss: bool = False) -> float:
-        """Run all layers, those that can together, as fast as possible."""
-        loss = 0.0
-        for layer, bottom, top, losses, following in self._steps:
+    def _run_joined(self) -> None:
+        """Run all layers forward, those that can together, as fast as possible."""
+        for layer, bottom, top, following in self._steps:
             layer.forward(bottom, top)
-            if losses and with_loss:
-                loss += _weighted(losses)
             if self._stale:  # a layer has given its top another shape, as Filter may
-                return loss + self._run_apart(following, len(self.layers) - 1)
-        return loss
+                self._run_apart(following, len(self.layers) - 1)
+                return
 
     def _run_apart(self, start: int, end: int) -> float:
         """Run layers one by one, as Caffe does, between the callbacks."""
@@ -144,11 +144,11 @@ class Network(Construction):
         self._check_range(end, start)
         whole = end == 0 and start == len(self.layers) - 1
         with torch.no_grad(), self._on_device:
-            if whole and self._is_recordable and not any(self._hooks.values()):
-                self._record(self._backward_recording, lambda: self._run_back(start, end))
+            if whole and not any(self._hooks.values()):
+                self._run_whole(self._whole_backward, self._backward_recording)
+                self._tuner.ran_backward()
             else:
                 self._run_back(start, end)
-            self._tuner.ran_backward()
 
     def _run_back(self, start: int, end: int) -> None:
         before, after = self._hooks["before_backward"], self._hooks["after_backward"]
