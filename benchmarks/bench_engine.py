@@ -159,8 +159,11 @@ def choices(batch: int, precision: str, *, compiled: bool) -> dict[str, Callable
             return torch.from_numpy(states).float().mul_(1 / 255).to(memory_format=layout)
 
         runs: dict[str, Any] = {"eager": net}
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            runs["traced"] = torch.jit.trace(net, scaled())
+        half = torch.autocast(  # with its cache of weights a trace would hold copies of them
+            "cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
+        )
+        with torch.no_grad(), half:
+            runs["traced"] = torch.jit.trace(net, scaled(), check_trace=False)
         if compiled:
             runs["compiled"] = torch.compile(net)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import caffe
+from caffe import memory
 
 HERE = Path(__file__).parent
 _spec = importlib.util.spec_from_file_location("caffe_replay", HERE / "replay.py")
@@ -32,8 +33,12 @@ def test_the_archive_is_complete():
     assert len(NAMES) == 299
 
 
+@pytest.mark.parametrize("mirrored", [False, True], ids=["plain", "mirrored"])
 @pytest.mark.parametrize("name", NAMES)
-def test_case(cases, name):
+def test_case(cases, monkeypatch, name, mirrored):
+    """Mirrored: NumPy sees other memory than the engine computes in, as with a GPU."""
+    if mirrored:
+        monkeypatch.setattr(memory, "is_mirrored", lambda _: True)
     folder = cases / name
     meta = json.loads((folder / "meta.json").read_text())
     differences = []

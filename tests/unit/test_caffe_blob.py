@@ -37,7 +37,16 @@ def test_reshape_to_more_values_starts_from_zero():
     assert blob.diff.shape == (2, 2)
 
 
-@pytest.mark.parametrize(("dims", "error"), [(((2, 3),), TypeError), ((-1,), CaffeError)])
+@pytest.mark.parametrize(
+    ("dims", "error"),
+    [
+        (((2, 3),), TypeError),
+        ((-1,), CaffeError),
+        ((1,) * 33, CaffeError),
+        ((2, 2**30), CaffeError),
+        ((2**62, 2**62), CaffeError),
+    ],
+)
 def test_reshape_refuses_what_is_no_shape(dims, error):
     blob = Blob(2)
     with pytest.raises(error):

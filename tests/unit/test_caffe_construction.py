@@ -51,11 +51,25 @@ def test_only_what_leads_to_a_loss_runs_backward():
     ("old", "new", "message"),
     [
         ('bottom: "a" top: "b"', 'bottom: "z" top: "b"', "no layer before it makes bottom 0, 'z'"),
-        ('bottom: "a" top: "b"', 'bottom: "a" top: "x"', "already makes top 'x'"),
+        ('top: "l" }', 'top: "a" }', "another layer already makes top 'a'"),
         ('param { name: "w" }\n  inner', "param {} param {} param {}\n  inner", "3 param messages"),
+        (
+            '"EuclideanLoss" bottom: "b" bottom: "x" top: "l"',
+            '"Reduction" bottom: "b" top: "b"',
+            "in place",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(old, new, message):
     assert old in TEXT
     with pytest.raises(caffe.CaffeError, match=message):
         build(TEXT.replace(old, new))
+
+
+def test_what_breaks_in_a_layer_names_it_and_its_bottoms(monkeypatch):
+    def reshape(_self, bottom, _top):
+        return bottom[0].shape[7]
+
+    monkeypatch.setattr("caffe.layers.losses.EuclideanLoss.reshape", reshape)
+    with pytest.raises(caffe.CaffeError, match=r"'l' .* bottoms \[2, 3\], \[2, 3\]: tuple index"):
+        build()

@@ -144,7 +144,7 @@ def test_grey_values_stay_exact_in_bf16():
     caffe.set_lowering("channels_last")
     caffe.set_precision("bf16")
     try:
-        net = net_of(SCALE, CONV % "s")
+        net = net_from_text("\n".join((SCALE, CONV % "s")), phase=caffe.TEST, x=(2, 3, 7, 6))
         frames = np.arange(252, dtype=np.uint8).reshape(2, 3, 7, 6)
         net.blobs["x"].data[...] = frames
         net.forward()

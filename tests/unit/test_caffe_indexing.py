@@ -165,7 +165,7 @@ def test_im2col_is_pytorchs_unfold():
     [
         ("Crop", "crop_param { offset: 3 }", {"x": X, "r": X}, "do not fit"),
         ("Crop", "crop_param { offset: [1, 2, 3] }", {"x": X, "r": X}, "0, 1 or 2 times"),
-        ("Crop", "crop_param { axis: -2 offset: [1, 2] }", {"x": X, "r": X}, "0, 1 or 6 times"),
+        ("Crop", "crop_param { axis: -2 offset: [1, 2, 3] }", {"x": X, "r": X}, "0, 1 or 2 times"),
         ("Crop", "", {"x": X, "r": X[0]}, "must have 4 axes"),
         ("Tile", "", {"x": X}, "positive"),
         ("Filter", "", {"x": X, "s": X[:, 0]}, "not a column"),

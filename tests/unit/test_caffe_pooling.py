@@ -132,6 +132,18 @@ def test_a_top_that_holds_nothing_is_refused_at_forward():
         net.forward()
 
 
+def test_a_stride_that_is_negative_in_caffe_is_refused():
+    with pytest.raises(caffe.CaffeError, match="no such size"):
+        make("kernel_size: 3 stride: 4294967295")
+
+
+@pytest.mark.parametrize("method", ["MAX", "AVE"])
+def test_no_channels_are_refused_at_forward(method):
+    net = make(f"pool: {method} kernel_size: 2", x=X[:, :0])
+    with pytest.raises(caffe.CaffeError, match="hold nothing"):
+        net.forward()
+
+
 def test_only_max_has_places():
     with pytest.raises(caffe.CaffeError, match="second top"):
         make("pool: AVE kernel_size: 2", tops='top: "y" top: "m"')

@@ -103,9 +103,9 @@ def test_required_fields_are_missed():
         "name: 1" + "9" * 4_000_000,  # once a gigabyte
         "layer {" * 500_000,
         "input_dim: [" * 300_000,
-        "name: -" + " " * 4_000_000,
+        "name: -" + " " * 500_000,
         "\0" * 4_000_000,
-        '"' * 4_000_000,
+        '"' * 1_000_000,
         "name:" + "x" * (1 << 22),
     ],
 )

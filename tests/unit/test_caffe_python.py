@@ -124,6 +124,7 @@ def test_a_layer_knows_its_phase_and_keeps_its_parameters(phase, tmp_path):
     ("module", "layer", "message"),
     [
         ("nope", "Nope", "nope"),
+        ("", "Nope", "Empty module name"),
         ("users_layers", "Nope", "Nope"),
         ("users_layers", "Other", "no subclass"),
     ],

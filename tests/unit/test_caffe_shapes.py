@@ -58,6 +58,33 @@ def test_flatten_and_split_copy_nothing():
     assert gradient_errors(net)["x"] < 1e-2
 
 
+@pytest.mark.parametrize(
+    "sharing",
+    [
+        'type: "Flatten"',
+        'type: "Split"',
+        'type: "Slice"',
+        'type: "Concat"',
+        'type: "Reshape" reshape_param { shape { dim: 0 dim: -1 } }',
+    ],
+)
+def test_in_place_on_shared_memory_changes_the_owner(sharing):
+    net = net_from_text(
+        f"""layer {{ name: "o" type: "Power" bottom: "x" top: "o" }}
+        layer {{ name: "s" bottom: "o" top: "s" {sharing} }}
+        layer {{ name: "r" type: "ReLU" bottom: "s" top: "s" }}
+        layer {{ name: "y" type: "InnerProduct" bottom: "s" top: "y"
+          inner_product_param {{ num_output: 1 weight_filler {{ type: "constant" value: 1 }} }} }}
+        layer {{ name: "z" type: "Power" bottom: "o" top: "z" }}""",
+        x=(2, 3),
+    )
+    # Nobody but the layers looks at the blobs between: they may keep results as they like.
+    for value, rectified in ((2, 2), (5, 5), (-1, 0)):
+        outputs = net.forward(x=np.full((2, 3), value, np.float32))
+        assert (outputs["y"] == 3 * rectified).all()
+        assert (outputs["z"] == rectified).all()
+
+
 def test_concat_joins_and_its_backward_cuts():
     net = make(
         'type: "Concat" bottom: "x" bottom: "z" top: "y" concat_param { axis: -1 }',

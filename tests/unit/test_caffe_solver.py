@@ -115,6 +115,13 @@ def test_multipliers_hold_for_their_parameter(make):
     np.testing.assert_allclose(bias.data, 1 - 0.05 * (1 + 0.3), rtol=1e-5)
 
 
+def test_a_decay_may_become_infinite_or_nan_as_in_caffe(make):
+    for decay in ("3e38", "inf"):
+        solver = make(f"weight_decay: {decay}", spec="param { decay_mult: 9 }")
+        solver.apply_update()  # no warning
+        assert not np.isfinite(solver.net.params["fc"][0].data).all()
+
+
 def test_clipping_bounds_the_norm_of_all_gradients(make):
     solver = make("clip_gradients: 1")
     solver.net.diff_arena[:] = 5

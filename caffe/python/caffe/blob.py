@@ -136,8 +136,7 @@ class Blob:
 
     def share_data(self, owner: Blob) -> None:
         """Let the data lie in another blob's memory; the shape stays."""
-        owner.values.settle()
-        self.values.lie_in(owner.values.storage, self._dims, owner.values.start)
+        self.values.share(owner.values, self._dims)
 
     def bind(self, values: Storage, gradients: Storage, start: int) -> None:
         """Move the blob into given memory, from `start` on; the values are the memory's."""

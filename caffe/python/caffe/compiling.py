@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,9 +15,6 @@ from caffe.errors import CaffeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-F = TypeVar("F", bound="Callable[..., object]")
-
 
 class _Settings:
     enabled = False
@@ -35,7 +32,7 @@ def set_compile(enabled: bool) -> None:  # noqa: FBT001  # a switch, like PyTorc
     _Settings.enabled = enabled
 
 
-def compiled(call: F) -> F:
+def compiled(call: Callable[[], None]) -> Callable[[], None]:
     """Return the call, compiled if that was asked for."""
     return torch.compile(call) if _Settings.enabled else call
 

@@ -106,6 +106,12 @@ class Memory:
         self._newer: torch.Tensor | None = None
         self._scale = 1.0
 
+    def share(self, owner: Memory, dims: tuple[int, ...]) -> None:
+        """Lie in another's memory, through which both see what is put into either."""
+        owner.settle()
+        self.lie_in(owner.storage, dims, owner.start)
+        self._viewed = True  # by the owner
+
     def _part(self, flat: torch.Tensor) -> torch.Tensor:
         return flat[self.start : self.start + math.prod(self._dims)].view(self._dims)
 

@@ -29,7 +29,7 @@ _MAX_STRING = 65535  # characters
 _TOKEN = re.compile(
     r"""(?P<string>"(?:\\.|[^"\\\n]){0,65535}"?|'(?:\\.|[^'\\\n]){0,65535}'?)
     |(?P<comment>\#[^\n]*)
-    |(?P<sign>-(?:[ \t\r\n\v\f]|\#[^\n]*\n)+)
+    |(?P<sign>-(?:[ \t\r\n\v\f]+|\#[^\n]*\n)+)
     |(?P<number>(?<!\w)\.?\d[\w.]*(?:(?<=e)[+-][\w.]*)*)
     |(?P<other>\+|(?<!\w)(?:infinity|inf|nan)f\b|[^\x00-\x7f]+)""",
     re.VERBOSE | re.IGNORECASE | re.ASCII,

@@ -161,7 +161,9 @@ class Solver:
         ):
             if not parameter.lr_mult:
                 continue
-            rates = (parameter.lr_mult, float(weight_decay * np.float32(parameter.decay_mult)))
+            with np.errstate(all="ignore"):  # as in Caffe, a decay may become infinite or NaN
+                decay = float(weight_decay * np.float32(parameter.decay_mult))
+            rates = (parameter.lr_mult, decay)
             if stretches and stretches[-1][:2] == rates:
                 stretches[-1] = (*rates, stretches[-1][2], span.stop)
             else:

@@ -25,7 +25,6 @@ import torch
 from caffe import lowerings
 from caffe.errors import CaffeError
 from caffe.lowerings import CONTIGUOUS, GEMM, LAST
-from caffe.precision import computes_bf16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,12 +76,13 @@ class Place(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """The shapes of one convolution: bottom, weight, top; and the gradients that are wanted."""
+    """One convolution: the shapes of bottom, weight and top; what to compute, and how."""
 
     bottom: tuple[int, ...]
     weight: tuple[int, ...]
     top: tuple[int, ...]
-    wanted: tuple[bool, bool, bool]
+    wanted: tuple[bool, bool, bool]  # the gradients of bottom, weight and bias
+    halves: tuple[bool, bool]  # whether forward and backward are in bfloat16
 
 
 class Tuner:
@@ -172,27 +172,32 @@ def _times(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return the milliseconds of every lowering, forward and backward (empty: not asked for)."""
     generator = torch.Generator().manual_seed(0)  # the net's own random numbers stay as they are
-    dtype = torch.bfloat16 if computes_bf16() else torch.get_default_dtype()
+    names, threads = windows.lowerings(), torch.get_num_threads()
+    shapes = (problem.bottom, problem.weight, (problem.top[1],), problem.top)
+    forward, backward = (
+        [
+            torch.empty(shape)
+            .normal_(generator=generator)
+            .to(torch.bfloat16 if half else torch.get_default_dtype())
+            for shape in shapes
+        ]
+        for half in problem.halves
+    )
 
-    def values(shape: Sequence[int]) -> torch.Tensor:
-        return torch.empty(shape).normal_(generator=generator).to(dtype)
-
-    x, weight, dy = values(problem.bottom), values(problem.weight), values(problem.top)
-    bias = values((problem.top[1],))
-
-    def forward(name: str) -> Callable[[], object]:
+    def forward_call(name: str) -> Callable[[], object]:
+        x, weight, bias, _ = forward
         given = lowerings.arrange(x, name)
         return lambda: lowerings.forward(given, weight, bias, windows, name)
 
-    def backward(name: str) -> Callable[[], object]:
+    def backward_call(name: str) -> Callable[[], object]:
+        x, weight, _, dy = backward
         given, diff = lowerings.arrange(x, name), lowerings.arrange(dy, name)
         return lambda: lowerings.backward(diff, given, weight, windows, name, wanted=problem.wanted)
 
-    names = windows.lowerings()
-    key = f"{dtype} {torch.get_num_threads()} threads {windows} {tuple(problem)}"
+    key = f"{torch.get_default_dtype()} {threads} threads {windows} {tuple(problem)}"
     return (
-        _remembered(f"forward {key}", {name: forward(name) for name in names}),
-        _remembered(f"backward {key}", {name: backward(name) for name in names})
+        _remembered(f"forward {key}", {name: forward_call(name) for name in names}),
+        _remembered(f"backward {key}", {name: backward_call(name) for name in names})
         if with_backward and any(problem.wanted)
         else {},
     )

@@ -13,6 +13,7 @@ import torch
 from caffe import lowerings
 from caffe.layer import Layer, register
 from caffe.precision import computes_bf16
+from caffe.proto import caffe_pb2
 from caffe.tuning import Problem
 
 if TYPE_CHECKING:
@@ -154,23 +155,30 @@ class BaseConvolution(Windowed):
         """Return what there is to compute, for whoever chooses the lowerings."""
         below, above = self._shapes
         wanted = (needs_diff, self.wants_gradient(0), self.wants_gradient(len(self.blobs) - 1))
-        return Problem(below, self.blobs[0].shape, above, wanted)
+        halves = (self._forward_is_half, computes_bf16())
+        return Problem(below, self.blobs[0].shape, above, wanted, halves)
 
     def arranged(self, x: Tensor) -> Tensor:
         """Return a bottom's values as forward takes them, perhaps x itself."""
-        return self._arranged(x, self.forward_lowering)
+        return self._arranged(x, self.forward_lowering, half=self._forward_is_half)
 
-    def _arranged(self, x: Tensor, lowering: str) -> Tensor:
+    @property
+    def _forward_is_half(self) -> bool:
+        # In a net that learns, whether a unit is just above or just below 0 decides its gradient,
+        # for every place of a plain background at once: bfloat16 alone errs by 10 % there.
+        return computes_bf16() and self.phase == caffe_pb2.TEST
+
+    def _arranged(self, x: Tensor, lowering: str, *, half: bool) -> Tensor:
         if self.channel_axis != 1 or not self.kernel:
             channels, *spatial = x.shape[self.channel_axis :]
             x = x.reshape(-1, channels, *(spatial or (1,)))
         x = lowerings.arrange(x, lowering)
-        dtype = torch.bfloat16 if computes_bf16() else torch.get_default_dtype()
+        dtype = torch.bfloat16 if half else torch.get_default_dtype()
         return x if x.dtype is dtype else x.to(dtype)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the tops' data."""
-        weight, bias = self._parameters()
+        weight, bias = self._parameters(half=self._forward_is_half)
         for below, above in zip(bottom, top, strict=True):
             x, scale = below.values.newest_scaled()
             w = weight if scale == 1 else weight * scale
@@ -179,12 +187,12 @@ class BaseConvolution(Windowed):
                 y.clamp_min_(0)
             above.values.put(y if y.shape == above.shape else y.view(above.shape))
 
-    def _parameters(self) -> tuple[Tensor, Tensor | None]:
+    def _parameters(self, *, half: bool) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias in the precision of the products."""
         tensors = [blob.data_tensor for blob in self.blobs]
         if not self.kernel:
             tensors[0] = tensors[0].unsqueeze(2)
-        if computes_bf16():
+        if half:
             tensors = [tensor.bfloat16() for tensor in tensors]
         return tensors[0], tensors[1] if len(tensors) > 1 else None
 
@@ -192,7 +200,8 @@ class BaseConvolution(Windowed):
         self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
     ) -> None:
         """Write the marked bottoms' diffs; add to the parameters' diffs."""
-        lowering, (weight, _) = self.backward_lowering, self._parameters()
+        lowering, half = self.backward_lowering, computes_bf16()
+        weight, _ = self._parameters(half=half)
         for above, below, down in zip(top, bottom, propagate_down, strict=True):
             wanted = [
                 down,
@@ -202,7 +211,8 @@ class BaseConvolution(Windowed):
             if not any(wanted):
                 continue
             x, scale = below.values.newest_scaled()
-            x, dy = self._arranged(x, lowering), self._arranged(above.gradient.newest(), lowering)
+            dy = above.gradient.newest()
+            x, dy = (self._arranged(values, lowering, half=half) for values in (x, dy))
             dx, dw, db = lowerings.backward(dy, x, weight, self.windows, lowering, wanted=wanted)
             if dx is not None:
                 below.gradient.put(dx.reshape(below.shape))

@@ -63,8 +63,7 @@ class Crop(TorchLayer):
         param, shape, reference = self.param.crop_param, bottom[0].shape, bottom[1].shape
         first, num_axes = self.axis(param.axis, bottom[0]), len(shape)
         self.require(len(reference) >= num_axes, f"the second bottom must have {num_axes} axes")
-        # For a negative axis Caffe counts wrongly, and takes the first of too many offsets.
-        number = num_axes - param.axis
+        number = num_axes - first
         self.require(
             len(param.offset) in (0, 1, number),
             f"offset must be given 0, 1 or {number} times, got {len(param.offset)}",

@@ -133,6 +133,10 @@ class Pooling(TorchLayer):
         self.require(min(self.kernel) > 0, f"kernel dimensions must be positive: {self.kernel}")
         self.require(min(self.stride) > 0, f"stride dimensions must be positive: {self.stride}")
         self.require(
+            max(*self.kernel, *self.stride, *self.pad) < 2**31,
+            f"kernel {self.kernel}, stride {self.stride} or pad {self.pad} is no such size",
+        )
+        self.require(
             all(pad < kernel for pad, kernel in zip(self.pad, self.kernel, strict=True)),
             f"pad {self.pad} must be smaller than the kernel {self.kernel}",
         )
@@ -154,7 +158,9 @@ class Pooling(TorchLayer):
     def compute(self, *bottom: Tensor) -> Tensor | Sequence[Tensor]:
         """Return the tops' values."""
         self.require(self.method != PoolingParameter.STOCHASTIC, _NO_STOCHASTIC)
-        self.require(min(self.out), f"its tops, of {self.out} windows, hold nothing")
+        self.require(
+            min(self.out) and bottom[0].shape[1], f"its tops, of {self.out} windows, hold nothing"
+        )
         windows = (self.kernel, self.stride, self.pad, self.out)
         if self.method == PoolingParameter.AVE:
             return average_pool(bottom[0], *windows)
