@@ -61,7 +61,7 @@ def gradients(snapshot: Path, game: str, *, batches: int, steps: int) -> dict[st
         actor.act(0.05)
     actor.close()
     learner = Learner(nets.online, nets.target, config)
-    found: dict[str, list[Float32]] = {"float32": [], "bf16": []}
+    found: dict[str, list[Float32]] = {"float32": [], "bf16": [], "bf16-all": []}
     for _ in range(batches):
         batch = replay.sample(config.batch_size)
         for precision, kept in found.items():
@@ -96,17 +96,21 @@ def main() -> None:
     game = options.game or snapshot.game or "ALE/Pong-v5"
     found = gradients(snapshot.folder, game, batches=options.batches, steps=options.steps)
     (layout,) = found.pop("layout")
-    rows = {"all": compare(found["float32"], found["bf16"])}
-    for name, part in layout.slices():  # type: ignore[attr-defined]
-        rows[name] = compare(*([g[part] for g in found[key]] for key in ("float32", "bf16")))
-    print(f"{game}, version {snapshot.version}, {options.batches} minibatches: bf16 from float32")
-    for name, row in rows.items():
-        print(
-            f"  {name:12} cosine {row['cosine']:.5f}   "
-            f"relative error {row['relative_error']:6.2%}, at worst {row['worst_relative_error']:6.2%}"
-        )
+    parts = {"all": slice(None), **dict(layout.slices())}  # type: ignore[attr-defined]
+    results = {}
+    for precision in ("bf16", "bf16-all"):
+        print(f"{game}, version {snapshot.version}, {options.batches} minibatches: {precision}")
+        results[precision] = {}
+        for name, part in parts.items():
+            row = compare(*([g[part] for g in found[key]] for key in ("float32", precision)))
+            results[precision][name] = row
+            print(
+                f"  {name:12} cosine {row['cosine']:.5f}   "
+                f"relative error {row['relative_error']:6.2%}, "
+                f"at worst {row['worst_relative_error']:6.2%}"
+            )
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"game": game, "medians": rows}, indent=1))
+    options.output.write_text(json.dumps({"game": game, "medians": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -201,3 +201,18 @@ def test_prelu_refuses_another_number_of_channels(shape):
 def test_unfit_settings_are_refused(kind, param, top):
     with pytest.raises(caffe.CaffeError, match="layer 'l'"):
         make(kind, param, top)
+
+
+@pytest.mark.parametrize(("kind", "slope"), [("Swish", 1 / (1 + np.exp(-1))), ("Softmax", 0)])
+def test_the_derivative_takes_what_later_layers_made_of_the_output(kind, slope):
+    # As in Caffe: the output is 0 by then, whatever it was.
+    net = net_from_text(
+        f"""layer {{ name: "y" type: "Power" bottom: "x" top: "y" }}
+        layer {{ name: "l" type: "{kind}" bottom: "y" top: "y" }}
+        layer {{ name: "t" type: "Power" bottom: "y" top: "y" power_param {{ scale: 0 }} }}""",
+        x=(1, 3),
+    )
+    net.forward(x=np.ones((1, 3), np.float32))
+    net.blobs["y"].diff[...] = [[1, 2, 4]]
+    net.backward(start="l")
+    np.testing.assert_allclose(net.blobs["x"].diff, slope * np.array([[1, 2, 4]]), rtol=1e-6)

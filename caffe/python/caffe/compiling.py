@@ -16,6 +16,7 @@ from caffe.errors import CaffeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 class _Settings:
     enabled = False
 

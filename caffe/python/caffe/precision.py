@@ -1,9 +1,14 @@
 """Settings of the whole process: arithmetic, threads, random numbers.
 
-With precision "tf32", a GPU rounds the factors of a product to 10 bits; on a processor that is
-float32.  With "bf16", Convolution and InnerProduct multiply in bfloat16; parameters, gradients
-and blobs stay float32.  An InnerProduct that no ReLU follows, which makes a net's output, is
-computed in float32 all the same.
+- "float32"
+- "tf32": a GPU rounds the factors of a product to 10 bits; on a processor this is float32
+- "bf16": Convolution and InnerProduct multiply in bfloat16.  An InnerProduct that no ReLU
+  follows, which makes a net's output, is computed in float32 all the same, and so is the forward
+  pass of convolutions in TRAIN nets: whether a unit is just above or just below 0 decides its
+  gradient, for every place of a plain background at once
+- "bf16-all": these convolutions too, which is faster, and about five times less exact
+
+Parameters, their gradients and blobs are float32 always.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_PRECISIONS = ("float32", "tf32", "bf16")
+_PRECISIONS = ("float32", "tf32", "bf16", "bf16-all")
 
 
 class _Settings:
@@ -28,7 +33,7 @@ class _Settings:
 
 
 def set_precision(name: str) -> None:
-    """Choose the arithmetic of Convolution and InnerProduct: "float32", "tf32" or "bf16".
+    """Choose the arithmetic of Convolution and InnerProduct; see the module for the names.
 
     Raises:
         CaffeError: If the name is another; the setting is unchanged.
@@ -46,6 +51,11 @@ def arithmetic() -> str:
 
 def computes_bf16() -> bool:
     """Return whether products are computed in bfloat16."""
+    return _Settings.name in ("bf16", "bf16-all")
+
+
+def keeps_signs() -> bool:
+    """Return whether nets that learn run their convolutions forward in float32 all the same."""
     return _Settings.name == "bf16"
 
 

@@ -297,16 +297,26 @@ class Log(_Overwriting):
 
 
 @register("Swish")
-class Swish(TorchLayer):
-    """X · sigmoid(beta · x)."""
+class Swish(_Neuron):
+    """X · sigmoid(beta · x); the sigmoid is kept, so the derivative is right in place too."""
+
+    _gate = torch.zeros(())
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top the bottom's shape."""
-        top[0].resize(bottom[0].shape)
+        super().reshape(bottom, top)
+        if self._gate.shape != bottom[0].shape:
+            self._gate = torch.zeros(())
 
-    def compute(self, *bottom: Tensor) -> Tensor:
+    def value(self, x: Tensor) -> Tensor:
         """Return the top's values."""
-        return bottom[0] * torch.sigmoid(bottom[0] * self.param.swish_param.beta)
+        self._gate = torch.sigmoid(x * self.param.swish_param.beta)
+        return x * self._gate
+
+    def slope(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the derivative, from the sigmoid and the top's data as it is now."""
+        scaled = y * self.param.swish_param.beta
+        return scaled + self._gate * (1 - scaled)
 
 
 @register("Threshold")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch.nn import functional
 
-from caffe.layer import Layer, TorchLayer, register
+from caffe.layer import Layer, register
 from caffe.layers.losses import Loss, normalizer, straight_through
 from caffe.proto import caffe_pb2
 from caffe.proto.caffe_pb2 import HingeLossParameter, LossParameter
@@ -27,17 +27,25 @@ _LEAST_PROBABILITY = 1e-20
 
 
 @register("Softmax")
-class Softmax(TorchLayer):
-    """eˣ / Σ eˣ along an axis."""
+class Softmax(Layer):
+    """eˣ / Σ eˣ along an axis; its gradient is made of the top's data."""
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top the bottom's shape."""
         self.dim = self.axis(self.param.softmax_param.axis, bottom[0])
         top[0].resize(bottom[0].shape)
 
-    def compute(self, *bottom: Tensor) -> Tensor:
-        """Return the top's values."""
-        return torch.softmax(bottom[0], self.dim)
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Write the top's data."""
+        top[0].data_tensor.copy_(torch.softmax(bottom[0].data_tensor, self.dim))
+
+    def backward(
+        self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]
+    ) -> None:
+        """Write the bottom's diff: y · (dy - Σ dy · y)."""
+        if propagate_down[0]:
+            y, dy = top[0].data_tensor, top[0].diff_tensor
+            bottom[0].diff_tensor.copy_(y * (dy - (y * dy).sum(self.dim, keepdim=True)))
 
 
 class _Classifying(Loss):

@@ -12,7 +12,7 @@ import torch
 
 from caffe import lowerings
 from caffe.layer import Layer, register
-from caffe.precision import computes_bf16
+from caffe.precision import computes_bf16, keeps_signs
 from caffe.proto import caffe_pb2
 from caffe.tuning import Problem
 
@@ -98,6 +98,7 @@ class BaseConvolution(Windowed):
         param = self.param.convolution_param
         self.require(len(bottom) == len(top), "needs as many tops as bottoms")
         self.read_windows(bottom[0])
+        self._is_plain = self.channel_axis == 1 and bool(self.kernel)
         self.group = param.group
         self.channels = bottom[0].shape[self.channel_axis]
         self.num_output = param.num_output
@@ -164,12 +165,10 @@ class BaseConvolution(Windowed):
 
     @property
     def _forward_is_half(self) -> bool:
-        # In a net that learns, whether a unit is just above or just below 0 decides its gradient,
-        # for every place of a plain background at once: bfloat16 alone errs by 10 % there.
-        return computes_bf16() and self.phase == caffe_pb2.TEST
+        return computes_bf16() and not (keeps_signs() and self.phase == caffe_pb2.TRAIN)
 
     def _arranged(self, x: Tensor, lowering: str, *, half: bool) -> Tensor:
-        if self.channel_axis != 1 or not self.kernel:
+        if not self._is_plain:
             channels, *spatial = x.shape[self.channel_axis :]
             x = x.reshape(-1, channels, *(spatial or (1,)))
         x = lowerings.arrange(x, lowering)
@@ -185,7 +184,7 @@ class BaseConvolution(Windowed):
             y = lowerings.forward(self.arranged(x), w, bias, self.windows, self.forward_lowering)
             if self.rectify:
                 y.clamp_min_(0)
-            above.values.put(y if y.shape == above.shape else y.view(above.shape))
+            above.values.put(y if self._is_plain else y.view(above.shape))
 
     def _parameters(self, *, half: bool) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias in the precision of the products."""

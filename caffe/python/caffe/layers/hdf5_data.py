@@ -43,9 +43,8 @@ class HDF5Data(Source):
         self.require(names, f"source {param.source} lists no files; give a path in each line")
         self._names = names
         self._files = self._order(len(names))
-        self._file = 0
         self._rows: list[Tensor] = []  # of the file being read, a tensor for each top
-        self._load()
+        self._load(0)
         for blob, rows in zip(top, self._rows, strict=True):
             blob.resize((param.batch_size, *rows.shape[1:]))
 
@@ -54,13 +53,13 @@ class HDF5Data(Source):
         shuffle = self.param.hdf5_data_param.shuffle
         return torch.randperm(count) if shuffle else torch.arange(count)
 
-    def _load(self) -> None:
-        """Read the file whose turn it is, and begin with its first row.
+    def _load(self, turn: int) -> None:
+        """Read the file whose turn it is, and go to its first row.
 
         Raises:
             CaffeError: If its datasets are not what the tops need; nothing has changed.
         """
-        path = self._names[int(self._files[self._file])]
+        path = self._names[int(self._files[turn])]
         try:
             with reading_hdf5(path) as file:
                 read = [
@@ -83,21 +82,18 @@ class HDF5Data(Source):
                 f"{path}: a row of '{name}' has the shape {list(rows.shape[1:])}, but in the "
                 f"files before it {list(before.shape[1:])}",
             )
-        self._rows = read
-        self._row_order = self._order(len(read[0]))
-        self._row = 0
+        self._rows, self._turn = read, turn
+        self._row_order, self._row = self._order(len(read[0])), 0
 
     def _go_on(self) -> None:
         """Go to the next file, or to the first row of the only one."""
         if len(self._names) == 1:
-            self._row_order = self._order(len(self._row_order))
-            self._row = 0
-            return
-        self._file += 1
-        if self._file == len(self._names):
-            self._file = 0
+            self._row_order, self._row = self._order(len(self._row_order)), 0
+        elif self._turn + 1 < len(self._names):
+            self._load(self._turn + 1)
+        else:
             self._files = self._order(len(self._names))
-        self._load()
+            self._load(0)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the next batch."""
