@@ -130,3 +130,31 @@ def test_another_number_of_channels_is_refused_at_forward():
 def test_a_pad_that_leaves_nothing_is_refused():
     with pytest.raises(caffe.CaffeError, match="leaves nothing"):
         make("Deconvolution", "num_output: 1 kernel_size: 2 pad: 4", (1, 1, 3, 3))
+
+
+@pytest.mark.parametrize("lowering", ["contiguous", "channels_last", "gemm"])
+@pytest.mark.parametrize("pad", [0, 1])
+def test_a_kernel_may_stand_out_by_less_than_a_stride(lowering, pad):
+    settings = f"num_output: 2 kernel_size: {4 + 2 * pad} stride: 2 pad: {pad}"
+    caffe.set_lowering(lowering)
+    try:
+        net = make("Convolution", settings, (2, 3, 3, 3))
+        x, (w, b) = net.blobs["x"], net.params["c"]
+        padded = functional.pad(x.data_tensor, (pad, pad + 1, pad, pad + 1))
+        expected = functional.conv2d(padded, w.data_tensor, b.data_tensor, 2)
+        torch.testing.assert_close(torch.from_numpy(net.forward()["y"]), expected)
+        assert expected.shape == (2, 2, 1, 1)
+        assert max(gradient_errors(net).values()) < 5e-3
+    finally:
+        caffe.set_lowering("auto")
+
+
+def test_im2col_stands_out_too():
+    net = net_from_text(
+        """layer { name: "c" type: "Im2col" bottom: "x" top: "y"
+        convolution_param { kernel_size: 4 stride: 2 } }""", x=(1, 1, 3, 3),
+    )  # fmt: skip
+    net.blobs["x"].data[...] = np.arange(1, 10).reshape(1, 1, 3, 3)
+    window = np.pad(np.arange(1, 10).reshape(3, 3), (0, 1))
+    np.testing.assert_array_equal(net.forward()["y"].ravel(), window.ravel())
+    assert max(gradient_errors(net).values()) < 5e-3

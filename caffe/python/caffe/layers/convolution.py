@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch.nn import functional
 
 from caffe import lowerings
 from caffe.layer import Layer, register
@@ -42,6 +43,7 @@ class Windowed(Layer):
         self.stride = self._per_axis("stride", param.stride, num_spatial, pairs, default=1)
         self.pad = self._per_axis("pad", param.pad, num_spatial, pairs, default=0)
         self.dilation = self._per_axis("dilation", param.dilation, num_spatial, {}, default=1)
+        self.overhang = [0] * num_spatial
         self.require(all(self.kernel), "kernel dimensions must be positive")
         self.require(all(self.stride), "stride dimensions must be positive")
         self.require(all(self.dilation), "dilation dimensions must be positive")
@@ -68,17 +70,29 @@ class Windowed(Layer):
         return list(values) * (num_spatial if len(values) == 1 else 1)
 
     def window_counts(self, spatial: Sequence[int]) -> list[int]:
-        """Return the number of windows along every spatial axis."""
-        counts = []
+        """Return the number of windows along every spatial axis.
+
+        As in Caffe, whose division rounds towards zero, a kernel may stand out over the end by
+        less than a stride, over zeros: `overhang`, a number for every axis.
+        """
+        counts, self.overhang = [], []
         for size, kernel, stride, pad, dilation in zip(
             spatial, self.kernel, self.stride, self.pad, self.dilation, strict=True
         ):
             room = size + 2 * pad - (dilation * (kernel - 1) + 1)
-            counts.append(room // stride + 1 if room >= 0 else 0)
+            counts.append(int(room / stride) + 1)
+            self.overhang.append(max(0, -room))
         self.require(
-            all(counts), f"the kernel {self.kernel} is larger than its input {list(spatial)}"
+            all(count > 0 for count in counts),
+            f"the kernel {self.kernel} is larger than its input {list(spatial)}",
         )
         return counts
+
+    def with_overhang(self, x: Tensor) -> Tensor:
+        """Return x with as many zeros at the ends of its spatial axes as kernels stand out."""
+        if not any(self.overhang):
+            return x
+        return functional.pad(x, [n for over in reversed(self.overhang) for n in (0, over)])
 
 
 class BaseConvolution(Windowed):
@@ -161,6 +175,7 @@ class BaseConvolution(Windowed):
 
     def arranged(self, x: Tensor) -> Tensor:
         """Return a bottom's values as forward takes them, perhaps x itself."""
+        x = self.with_overhang(x)
         return self._arranged(x, self.forward_lowering, half=self._forward_is_half)
 
     @property
@@ -210,10 +225,14 @@ class BaseConvolution(Windowed):
             if not any(wanted):
                 continue
             x, scale = below.values.newest_scaled()
-            dy = above.gradient.newest()
-            x, dy = (self._arranged(values, lowering, half=half) for values in (x, dy))
+            x, dy = (
+                self._arranged(values, lowering, half=half)
+                for values in (self.with_overhang(x), above.gradient.newest())
+            )
             dx, dw, db = lowerings.backward(dy, x, weight, self.windows, lowering, wanted=wanted)
             if dx is not None:
+                for axis, over in enumerate(self.overhang):
+                    dx = dx.narrow(2 + axis, 0, dx.shape[2 + axis] - over) if over else dx
                 below.gradient.put(dx.reshape(below.shape))
             if dw is not None:
                 self.blobs[0].diff_tensor.add_(dw.view(self.blobs[0].shape), alpha=scale)

@@ -230,7 +230,7 @@ class Im2col(Windowed, TorchLayer):
     def compute(self, *bottom: Tensor) -> Tensor:
         """Return the top's values."""
         edges = [pad for pad in reversed(self.pad) for _ in (0, 1)]
-        x, first = functional.pad(bottom[0], edges), self.channel_axis + 1
+        x, first = functional.pad(self.with_overhang(bottom[0]), edges), self.channel_axis + 1
         columns = []
         for place in itertools.product(*map(range, self.kernel)):
             part = x
