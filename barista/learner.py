@@ -32,7 +32,8 @@ class Nets(NamedTuple):
 
     online: caffe.Net  # θ, [batch_size, …]: its diffs are the gradient
     target: caffe.Net  # θ⁻, [batch_size, …]
-    act: caffe.Net  # θ again, the very same memory, [num_envs, …]
+    select: caffe.Net  # θ again, the very same memory, [batch_size, …]: forward only
+    act: caffe.Net  # and once more, [num_envs, …]
 
 
 class LearnStats(NamedTuple):
@@ -52,16 +53,19 @@ def load_nets(model: str, *, batch_size: int, num_envs: int) -> Nets:
     """
     try:
         rehearse(net=model)
-        online, target, act = (caffe.Net(model, p) for p in (caffe.TRAIN, caffe.TEST, caffe.TEST))
-        act.share_with(online)
+        online = caffe.Net(model, caffe.TRAIN)
+        target, select, act = (caffe.Net(model, caffe.TEST) for _ in range(3))
+        for net in (select, act):
+            net.share_with(online)
     except (ValueError, RuntimeError) as error:  # what our engine raises, and a plain pycaffe
         raise ModelError(str(error)) from error
     for blob in (INPUT, OUTPUT):
         if blob not in online.blobs:
             raise ModelError(f"{model}: a Q-network has a blob {blob!r}, this one has none")
-    for net, size in ((online, batch_size), (target, batch_size), (act, num_envs)):
-        _fit(net, (size, *net.blobs[INPUT].data.shape[1:]))
-    return Nets(online, target, act)
+    for net in (online, target, select, act):
+        size = num_envs if net is act else batch_size
+        _fit(net, (size, *tuple(net.blobs[INPUT].shape)[1:]))
+    return Nets(online, target, select, act)
 
 
 def q_values(net: caffe.Net, states: NDArray[np.uint8]) -> Float32:
@@ -72,8 +76,7 @@ def q_values(net: caffe.Net, states: NDArray[np.uint8]) -> Float32:
         states: uint8 [B, C, H, W].
     """
     _fit(net, states.shape)
-    net.blobs[INPUT].data[...] = states
-    net.forward()
+    net.forward(state=states)  # INPUT
     copy: Float32 = net.blobs[OUTPUT].data.copy()
     return copy
 
@@ -84,9 +87,9 @@ class Learner:
     Not thread-safe.
     """
 
-    def __init__(self, net: caffe.Net, target_net: caffe.Net, config: AgentConfig) -> None:
-        self._net, self._target_net, self._double = net, target_net, config.double
-        self._parameters, self._target = parameters_of(net), parameters_of(target_net)
+    def __init__(self, nets: Nets, config: AgentConfig) -> None:
+        self._nets, self._double = nets, config.double
+        self._parameters, self._target = parameters_of(nets.online), parameters_of(nets.target)
         #: The learnable parameters, in the order of all flat arrays here.
         self.layout: Layout = self._parameters.layout
         if self._target.layout != self.layout:
@@ -98,10 +101,9 @@ class Learner:
         Mnih et al. (2015), Algorithm 1, with the target of van Hasselt et al. (2016) where the
         configuration says double.
         """
-        next_q_target = q_values(self._target_net, batch.next_states)  # [B, A]
-        next_q_online = q_values(self._net, batch.next_states) if self._double else None
-        # Last of all: backward needs the activations of the first states.
-        q = q_values(self._net, batch.states)  # [B, A]
+        next_q_target = q_values(self._nets.target, batch.next_states)  # [B, A]
+        next_q_online = q_values(self._nets.select, batch.next_states) if self._double else None
+        q = q_values(self._nets.online, batch.states)  # [B, A]
         result = dqn.td_result(
             q,
             batch.actions,
@@ -110,8 +112,8 @@ class Learner:
             next_q_target,
             next_q_online=next_q_online,
         )
-        self._net.clear_param_diffs()
-        self._net.backward(Q_out=result.q_diff)
+        self._nets.online.clear_param_diffs()
+        self._nets.online.backward(Q_out=result.q_diff)
         return LearnStats(
             loss=result.loss,
             td_error_mean=float(np.abs(result.td_errors).mean()),
@@ -136,6 +138,6 @@ class Learner:
 def _fit(net: caffe.Net, shape: tuple[int, ...]) -> None:
     """Reshape a network whose input has another shape."""
     blob = net.blobs[INPUT]
-    if blob.data.shape != shape:
+    if tuple(blob.shape) != shape:
         blob.reshape(*shape)
         net.reshape()

@@ -398,7 +398,7 @@ def make_worker(
         gamma=config.gamma,
         rng=drawing,
     )
-    learner = Learner(nets.online, nets.target, config)
+    learner = Learner(nets, config)
     return Worker(
         actor=Actor(game, nets.act, replay, config, exploring),
         learner=learner,

@@ -129,6 +129,8 @@ def product(precision: str) -> Callable[[], object]:
 def steps(batch: int, precision: str, *, compiled: bool) -> dict[str, Callable[[], object]]:
     """Return every variant of a step."""
     variants = {"engine": by_engine(batch, precision), "product": product(precision)}
+    if precision == "bf16":
+        variants["engine, bf16-all"] = by_engine(batch, "bf16-all")
     for kind in ("eager", "compiled") if compiled else ("eager",):
         for layout in ("NCHW", "channels-last"):
             variants[f"PyTorch {kind}, {layout}"] = by_hand(

@@ -1,4 +1,4 @@
-"""How far bf16 gradients of a trained network are from float32's: bench_precision SNAPSHOT.
+"""How far bf16 gradients of a trained network are from float32's: bench_precision [SNAPSHOT].
 
 The snapshot's network plays its game (ε-greedily) into a replay buffer; gradients of the same
 minibatches, the worker's own (double Q-learning, Huber), are computed in both precisions.
@@ -31,12 +31,15 @@ from replay import ReplayBuffer  # noqa: E402
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from param_server.wire import Layout
 
     Float32 = NDArray[np.float32]
 
 
-def gradients(snapshot: Path, game: str, *, batches: int, steps: int) -> dict[str, list[Float32]]:
-    """Return the gradient of every minibatch in both precisions, and the learner's layout."""
+def gradients(
+    snapshot: Path, game: str, *, batches: int, steps: int
+) -> tuple[dict[str, list[Float32]], Layout]:
+    """Return the gradient of every minibatch in every precision, and their layout."""
     config = replace(AgentConfig(), game=game)
     nets = load_nets(
         str(snapshot / "train_val.prototxt"),
@@ -60,7 +63,7 @@ def gradients(snapshot: Path, game: str, *, batches: int, steps: int) -> dict[st
     while actor.steps < steps:
         actor.act(0.05)
     actor.close()
-    learner = Learner(nets.online, nets.target, config)
+    learner = Learner(nets, config)
     found: dict[str, list[Float32]] = {"float32": [], "bf16": [], "bf16-all": []}
     for _ in range(batches):
         batch = replay.sample(config.batch_size)
@@ -69,7 +72,7 @@ def gradients(snapshot: Path, game: str, *, batches: int, steps: int) -> dict[st
             learner.gradient(batch)
             kept.append(learner.flat_gradient.copy())
     caffe.set_precision("float32")
-    return found | {"layout": [learner.layout]}  # type: ignore[list-item]
+    return found, learner.layout
 
 
 def compare(exact: list[Float32], half: list[Float32]) -> dict[str, float]:
@@ -86,18 +89,21 @@ def compare(exact: list[Float32], half: list[Float32]) -> dict[str, float]:
 def main() -> None:
     """Measure, print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("snapshot", type=Path)
+    parser.add_argument("snapshot", type=Path, nargs="?", help="by default of the newest run")
     parser.add_argument("--game")
     parser.add_argument("--batches", type=int, default=100)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/precision.json")
     options = parser.parse_args()
-    snapshot = find_snapshot(options.snapshot)
+    runs = sorted((ROOT / "logs").glob("*/snapshots"), key=lambda path: path.stat().st_mtime)
+    if options.snapshot is None and not runs:
+        print("no run in logs/: train first, or name a snapshot")
+        return
+    snapshot = find_snapshot(options.snapshot or runs[-1].parent)
     game = options.game or snapshot.game or "ALE/Pong-v5"
-    found = gradients(snapshot.folder, game, batches=options.batches, steps=options.steps)
-    (layout,) = found.pop("layout")
-    parts = {"all": slice(None), **dict(layout.slices())}  # type: ignore[attr-defined]
-    results = {}
+    found, layout = gradients(snapshot.folder, game, batches=options.batches, steps=options.steps)
+    parts = {"all": slice(None), **dict(layout.slices())}
+    results: dict[str, dict[str, dict[str, float]]] = {}
     for precision in ("bf16", "bf16-all"):
         print(f"{game}, version {snapshot.version}, {options.batches} minibatches: {precision}")
         results[precision] = {}

@@ -53,7 +53,7 @@ def run(folder):
         (folder / name).mkdir()
     engine = Engine(solver, roots=[], work=folder / "work", seed=4)
     nets = load_nets(str(net), batch_size=B, num_envs=2)
-    learner = Learner(nets.online, nets.target, AgentConfig())
+    learner = Learner(nets, AgentConfig())
     assert learner.layout == engine.layout
     weights, target = engine.weights, engine.weights.copy()
     learner.set_target_weights(target)

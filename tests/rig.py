@@ -88,7 +88,7 @@ class Rig:
         self.actor = Actor(self.game, self.nets.act, self.replay, self.config, exploring)
         self.worker = Worker(
             actor=self.actor,
-            learner=Learner(self.nets.online, self.nets.target, self.config),
+            learner=Learner(self.nets, self.config),
             replay=self.replay,
             exchange=self.exchange,
             config=self.config,

@@ -101,7 +101,7 @@ def test_a_hundred_updates_equal_those_written_by_hand(tmp_path):
     )  # fmt: skip
     exchange = LocalExchange(store)
     nets = load_nets(str(net_file), batch_size=B, num_envs=1)
-    learner = Learner(nets.online, nets.target, defaults_for("ddq/Snake-v0", batch_size=B))
+    learner = Learner(nets, defaults_for("ddq/Snake-v0", batch_size=B))
     weights = np.empty_like(engine.weights)
     learner.set_weights(exchange.pull(None, weights).weights)
     learner.set_target_weights(exchange.pull_target(None, weights).weights)

@@ -46,8 +46,15 @@ def make(monkeypatch, *, as_on_a_gpu):
     monkeypatch.setattr(memory, "is_mirrored", lambda _: as_on_a_gpu)
     caffe.set_random_seed(0)
     net = net_from_text(NET, x=(2, 2, 5, 5))
-    net._is_recordable = as_on_a_gpu
+    if as_on_a_gpu:
+        record_passes_of(net)
     return net
+
+
+def record_passes_of(net):
+    blobs = [*net._blobs, *(blob for layer in net.layers for blob in layer.blobs)]
+    net._whole_forward = cuda_graph.Recording(net._joined_forward, blobs).run
+    net._whole_backward = cuda_graph.Recording(net._joined_backward, blobs).run
 
 
 def run(net, generator):
@@ -93,7 +100,7 @@ def test_what_changes_ends_a_recording(monkeypatch, graphs, change):
         if change == "reshape":
             net.blobs["x"].reshape(1, 2, 5, 5)
             net.reshape()
-            net._is_recordable = True
+            record_passes_of(net)
         elif change == "precision":
             caffe.set_precision("bf16")
         else:
@@ -137,9 +144,9 @@ def test_a_failed_recording_leaves_the_pass_as_it_is(monkeypatch, caplog):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
     monkeypatch.setattr(torch.cuda, "graph", refuse)
     calls = []
-    recording = cuda_graph.Recording()
+    recording = cuda_graph.Recording(lambda: calls.append(1), [])
     for _ in range(5):
-        recording.run(lambda: calls.append(1), depends_on=())
+        recording.run()
     assert len(calls) == 5
     assert "no capture here" in caplog.text
 

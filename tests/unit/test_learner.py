@@ -34,7 +34,7 @@ def batch():
 
 
 def learner(nets, *, double=True):
-    return Learner(nets.online, nets.target, AgentConfig(double=double))
+    return Learner(nets, AgentConfig(double=double))
 
 
 def loss(nets, batch, *, double):

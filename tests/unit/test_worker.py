@@ -255,7 +255,7 @@ def test_one_worker_is_algorithm_1_bit_for_bit(model):
     """The loop of the paper, written down without server, rounds or exchange."""
     rig, twin = Rig(model), Rig(model)
     config, nets = twin.config, twin.nets
-    learner = Learner(nets.online, nets.target, config)
+    learner = Learner(nets, config)
     learner.set_target_weights(nets.online.param_arena)
     while twin.actor.steps < config.warmup:
         twin.actor.act(1.0)

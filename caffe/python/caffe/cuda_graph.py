@@ -16,8 +16,9 @@ import torch
 from caffe.precision import arithmetic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from caffe.blob import Blob
     from caffe.layer import Layer
 
 logger = logging.getLogger(__name__)
@@ -39,33 +40,35 @@ def is_recordable(layers: Iterable[Layer]) -> bool:
 
 
 class Recording:
-    """One pass, run as it is at first and then from its graph."""
+    """One pass, run as it is at first and then from its graph.
 
-    def __init__(self) -> None:
+    Args:
+        call: The pass, kernel by kernel.
+        blobs: All blobs that it reads or writes.
+    """
+
+    def __init__(self, call: Callable[[], None], blobs: Sequence[Blob]) -> None:
+        self._call, self._blobs = call, blobs
         self._passes = 0
-        self._made_for: Hashable = None
+        self._made_for: object = None
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def run(self, call: Callable[[], object], depends_on: Hashable) -> None:
-        """Run the pass.
-
-        Args:
-            call: The pass, kernel by kernel.
-            depends_on: What makes a recording useless when it changes, beside the precision.
-        """
-        made_for = (arithmetic(), depends_on)
+    def run(self) -> None:
+        """Run the pass."""
+        memories = [m for blob in self._blobs for m in (blob.values, blob.gradient)]
+        made_for = (arithmetic(), *(memory.tensor.data_ptr() for memory in memories))
         if made_for != self._made_for:
             self._passes, self._made_for, self._graph = 0, made_for, None
         self._passes += 1
         if self._passes == _PASSES:
-            self._graph = _record(call)
+            self._graph = _record(self._call)
         if self._graph is None:
-            call()
+            self._call()
         else:
             self._graph.replay()
 
 
-def _record(call: Callable[[], object]) -> torch.cuda.CUDAGraph | None:
+def _record(call: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
     """Return the graph of a call; None, and a line in the log, if it cannot be recorded."""
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()

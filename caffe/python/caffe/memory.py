@@ -156,6 +156,13 @@ class Memory:
             return self.tensor, 1.0
         return self._newer, self._scale
 
+    def forget(self) -> None:
+        """Let go of what was put, before something else is computed to be put.
+
+        Its memory is then at hand for the new values, still in the processor's cache.
+        """
+        self._newer = None
+
     def put(self, values: torch.Tensor, scale: float = 1.0) -> None:
         """Set values · scale; `values` has the blob's shape and is nobody else's memory."""
         if self._viewed or self.storage.is_mirrored:

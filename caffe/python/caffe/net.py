@@ -53,20 +53,27 @@ class Network(Construction):
             for i, layer in enumerate(self.layers)
             if i not in self._joined
         ]
-        self._whole_forward = compiled(self._run_joined)
-        self._whole_backward = compiled(lambda: self._run_back(len(self.layers) - 1, 0))
+        self._joined_forward = compiled(self._run_joined)
+        self._joined_backward = compiled(lambda: self._run_back(len(self.layers) - 1, 0))
         self._tune_anew()
         self._stale = False
 
     def _tune_anew(self) -> None:
         """Forget what was measured and recorded with other shapes."""
-        places = convolutions(
-            self.layers, self._bottom_indices, self._top_indices, self._bottom_needs_backward
+        self._whole_forward, self._whole_backward = self._joined_forward, self._joined_backward
+        parameters = [blob for layer in self.layers for blob in layer.blobs]
+        if self._device != device.CPU:
+            self._tuner = Tuner([])
+            if is_recordable(self.layers):
+                blobs = [*self._blobs, *parameters]
+                self._whole_forward = Recording(self._whole_forward, blobs).run
+                self._whole_backward = Recording(self._whole_backward, blobs).run
+            return
+        self._tuner = Tuner(
+            convolutions(
+                self.layers, self._bottom_indices, self._top_indices, self._bottom_needs_backward
+            )
         )
-        on_gpu = self._device != device.CPU
-        self._tuner = Tuner([] if on_gpu else places)
-        self._is_recordable = on_gpu and is_recordable(self.layers)
-        self._forward_recording, self._backward_recording = Recording(), Recording()
 
     def layer_named(self, name: str) -> Layer | None:
         """Return the first layer of this name, if there is one."""
@@ -86,7 +93,7 @@ class Network(Construction):
         whole = start == 0 and end == len(self.layers) - 1
         with torch.no_grad(), self._on_device:
             if whole and not (self._stale or self._reshaping or any(self._hooks.values())):
-                self._run_whole(self._whole_forward, self._forward_recording)
+                self._whole_forward()
                 loss = sum(map(_weighted, self._losses)) if with_loss else 0.0
             else:
                 loss = self._run_apart(start, end)
@@ -96,17 +103,6 @@ class Network(Construction):
                 self._stale = False
                 self._tuner.ran_forward()
         return loss
-
-    def _run_whole(self, call: Callable[[], None], recording: Recording) -> None:
-        """Run a whole pass, on a GPU from its graph as soon as there is one."""
-        if not self._is_recordable:
-            call()
-            return
-        memories = [m for blob in self._blobs for m in (blob.values, blob.gradient)]
-        for memory in memories:
-            memory.settle()
-        storages = (self.arena.values, self.arena.gradients, *(m.storage for m in memories))
-        recording.run(call, depends_on=tuple(storage.flat.data_ptr() for storage in storages))
 
     def _run_joined(self) -> None:
         """Run all layers forward, those that can together, as fast as possible."""
@@ -145,7 +141,7 @@ class Network(Construction):
         whole = end == 0 and start == len(self.layers) - 1
         with torch.no_grad(), self._on_device:
             if whole and not any(self._hooks.values()):
-                self._run_whole(self._whole_backward, self._backward_recording)
+                self._whole_backward()
                 self._tuner.ran_backward()
             else:
                 self._run_back(start, end)

@@ -29,7 +29,7 @@ _PRECISIONS = ("float32", "tf32", "bf16", "bf16-all")
 
 
 class _Settings:
-    name = "float32"
+    name = "tf32"  # PyTorch's own default, until the end of this module
 
 
 def set_precision(name: str) -> None:
@@ -40,8 +40,9 @@ def set_precision(name: str) -> None:
     """
     if name not in _PRECISIONS:
         raise CaffeError(f"precision '{name}' is unknown; it is one of {', '.join(_PRECISIONS)}")
+    if (name == "tf32") != (_Settings.name == "tf32"):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
     _Settings.name = name
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
 
 
 def arithmetic() -> str:

@@ -158,6 +158,7 @@ class Power(_Overwriting):
         if self.power != 1 or self.shift != 0 or self.scale == 0 or bottom[0] is top[0]:
             super().forward(bottom, top)
             return
+        top[0].values.forget()
         x, scale = bottom[0].values.newest_scaled()
         if scale != 1 or self.reader is None:
             x, scale = bottom[0].data_tensor, 1.0

@@ -194,6 +194,7 @@ class BaseConvolution(Windowed):
         """Write the tops' data."""
         weight, bias = self._parameters(half=self._forward_is_half)
         for below, above in zip(bottom, top, strict=True):
+            above.values.forget()
             x, scale = below.values.newest_scaled()
             w = weight if scale == 1 else weight * scale
             y = lowerings.forward(self.arranged(x), w, bias, self.windows, self.forward_lowering)
@@ -224,6 +225,8 @@ class BaseConvolution(Windowed):
             ]
             if not any(wanted):
                 continue
+            if down:
+                below.gradient.forget()
             x, scale = below.values.newest_scaled()
             x, dy = (
                 self._arranged(values, lowering, half=half)

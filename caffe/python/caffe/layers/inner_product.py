@@ -60,6 +60,7 @@ class InnerProduct(Layer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the top's data."""
+        top[0].values.forget()
         x = self._rows(bottom[0].values, self.num_input)  # [M, K]
         weight = self.blobs[0].data_tensor
         bias = self.blobs[1].data_tensor if len(self.blobs) > 1 else None
@@ -89,6 +90,7 @@ class InnerProduct(Layer):
             else:
                 total.addmm_(left.t().to(total.dtype), right.to(total.dtype))
         if propagate_down[0]:
+            bottom[0].gradient.forget()
             weight = self.blobs[0].data_tensor
             if self._is_half:
                 weight = self._half.last("weight", weight)
