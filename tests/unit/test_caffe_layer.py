@@ -35,8 +35,9 @@ def test_a_layer_is_its_forward_alone():
 
 def test_a_layer_in_place_differentiates_what_it_overwrote():
     net = net_from_text(
-        'layer { name: "s" type: "Swish" bottom: "x" top: "y" }'
-        'layer { name: "e" type: "Exp" bottom: "y" top: "y" }',
+        'layer { name: "p" type: "Power" bottom: "x" top: "y" power_param { scale: 2 } }'
+        'layer { name: "s" type: "Scale" bottom: "y" top: "y" '
+        'scale_param { filler { type: "gaussian" std: 1 } } }',
         x=(1, 4),
     )
     net.blobs["x"].data[...] = [[-1, -0.2, 0.3, 2]]

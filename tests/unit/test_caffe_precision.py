@@ -74,3 +74,25 @@ def test_threads_are_pytorchs():
     caffe.set_num_threads(1)
     assert torch.get_num_threads() == 1
     caffe.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("precision", "phase", "is_exact"),
+    [
+        ("bf16", caffe.TRAIN, True),  # the signs decide the gradient
+        ("bf16", caffe.TEST, False),
+        ("bf16-all", caffe.TRAIN, False),
+        ("tf32", caffe.TRAIN, True),
+    ],
+)
+def test_convolutions_of_a_net_that_learns_run_forward_in_float32(precision, phase, is_exact):
+    net = net_from_text(TEXT, phase=phase, x=(2, 2, 8, 8))
+    net.blobs["x"].data[...] = np.random.default_rng(0).normal(size=(2, 2, 8, 8))
+    net.forward()
+    exact = net.blobs["c"].data.copy()
+    try:
+        caffe.set_precision(precision)
+        net.forward()
+        assert np.array_equal(net.blobs["c"].data, exact) is is_exact
+    finally:
+        caffe.set_precision("float32")
