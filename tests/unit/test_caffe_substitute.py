@@ -15,7 +15,7 @@ OURS = str(ROOT / "caffe/python/caffe/__init__.py")
 PROBE = (
     "import caffe.proto, caffe, sys; from caffe.proto import caffe_pb2\n"
     "assert sys.modules['caffe'] is caffe and caffe.proto.caffe_pb2 is caffe_pb2\n"
-    "print(caffe.__file__, hasattr(caffe, 'CaffeError'), 'caffe.errors' in sys.modules)"
+    "print(caffe.__file__, hasattr(caffe, 'CaffeError'), 'caffe.errors' in sys.modules, sep='\\n')"
 )
 
 
@@ -27,7 +27,7 @@ def run(arguments, cwd="/", **env):
 def probe(cwd="/", **env):
     done = run([sys.executable, "-c", PROBE], cwd, **env)
     assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.split()
+    return done.stdout.splitlines()
 
 
 @pytest.fixture

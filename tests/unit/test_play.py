@@ -76,8 +76,9 @@ class FakeNet:
     def reshape(self):
         self.blobs["Q_out"].reshape(self.blobs["state"].shape[0], self.blobs["Q_out"].shape[1])
 
-    def forward(self):
-        self.batches.append(self.blobs["state"].shape[0])
+    def forward(self, state):
+        assert state.shape == tuple(self.blobs["state"].shape)
+        self.batches.append(len(state))
         self.blobs["Q_out"].data[...] = np.arange(self.blobs["Q_out"].shape[1])
 
 
