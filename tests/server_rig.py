@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 from param_server.access import Access
-from param_server.app import Service, create_app
+from param_server.app import create_app
 from param_server.errors import SnapshotFailed
+from param_server.service import Service
 from param_server.serving import Server
 from param_server.store import Store
 from param_server.wire import Layout, Push

@@ -79,8 +79,9 @@ def _compose(config: Config, server: Server, folder: Folder, work: Path, token: 
     # Flask, Caffe and PyTorch take seconds to import: a wrong flag should not wait for them.
     # A rule is a few passes over the weights: the other processors are the workers'.
     os.environ["OMP_NUM_THREADS"] = "1"
-    from param_server.app import Service, create_app  # noqa: PLC0415
+    from param_server.app import create_app  # noqa: PLC0415
     from param_server.engine import Engine  # noqa: PLC0415
+    from param_server.service import Service  # noqa: PLC0415
     from param_server.store import Store  # noqa: PLC0415
 
     snapshot = find(config.resume) if config.resume else None

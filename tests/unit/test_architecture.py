@@ -35,13 +35,14 @@ RULES = {
     "param_server": {"param_server", "caffe"},
     "caffe": {"caffe"},
 }  # fmt: skip
+FLASK = tuple(f"param_server.{name}" for name in ("app", "answers", "model_routes", "page_routes"))
 # Which foreign packages are at home in which modules only.
 HOMES = {
     "pyspark": ("ddq", "barista.spark"),
     "py4j": ("barista.spark",),
     "torch": ("caffe",),
-    "flask": ("param_server.app", "param_server.cli", "param_server.serving"),
-    "werkzeug": ("param_server.app", "param_server.cli", "param_server.serving"),
+    "flask": FLASK,
+    "werkzeug": (*FLASK, "param_server.serving"),
     "requests": ("param_server.client",),
     "urllib3": ("param_server.client",),
     "ale_py": ("barista.games",),
