@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from param_server.errors import ParamServerError
 
 import caffe
-from barista import model, options
-from barista.config import AgentConfig, ConfigError
+from barista import model, options, server_options
+from barista.config import AgentConfig, ConfigError, option_name
+from barista.evaluation import Evaluator
 from barista.games import GameError, GameSpec, spec
 from barista.interrupts import Interrupts, StartInterrupted
 from barista.report import Progress
@@ -33,6 +34,7 @@ from barista.server_link import ServerLink, ServerLinkError, Wish
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from pyspark import SparkContext
 
@@ -94,6 +96,7 @@ def _prepare(given: argparse.Namespace, interrupts: Interrupts) -> Job:
     resume = find_resume(given.resume) if given.resume else None
     config = options.agent_config(given, resume.config if resume else {})
     _check_options(given)
+    server_options.inherit(given, resume.options if resume else {})
     game = spec(config.game)
     model_file, solver_file = given.model, given.solver
     if resume:  # its own files, unless others are named
@@ -114,18 +117,12 @@ def _prepare(given: argparse.Namespace, interrupts: Interrupts) -> Job:
 
 
 def _check_options(given: argparse.Namespace) -> None:
-    if given.evaluate is not None and given.evaluate < 0:
-        raise UsageError(f"--evaluate must be at least 0, not {given.evaluate}")
-    if given.weights and given.resume:
-        raise UsageError("--weights and --resume exclude each other: a snapshot has its weights")
-    if given.weights and not Path(given.weights).is_file():
-        raise UsageError(f"--weights {given.weights}: there is no such file")
-    for name in ("weights", "resume", "server_host", "server_port"):
-        if given.server and getattr(given, name):
-            option = "--" + name.replace("_", "-")
-            raise UsageError(
-                f"--server and {option} exclude each other: {option} is for a server of our own"
-            )
+    for name in ("evaluate", "evaluate_every"):
+        if (getattr(given, name) or 0) < 0:
+            raise UsageError(f"{option_name(name)} must be at least 0, not {getattr(given, name)}")
+    if given.evaluate_every and given.evaluate == 0:
+        raise UsageError("--evaluate-every needs episodes to play, and --evaluate is 0")
+    server_options.check(given)
 
 
 def _begin_log(log: Path) -> None:
@@ -175,11 +172,11 @@ def _wish(job: Job, host: str) -> Wish:
         "--port": given.server_port,
         "--weights": given.weights and Path(given.weights).resolve(),
         "--resume": job.resume and job.resume.path,
+        **server_options.arguments(given),
     }
     arguments = [str(job.solver)]
     for option, value in settings.items():
         arguments += [] if value is None else [option, str(value)]
-    own = (given.resume, given.weights, given.server_host, given.server_port, given.solver)
     return Wish(
         run=job.run,
         game=config.game,
@@ -187,8 +184,9 @@ def _wish(job: Job, host: str) -> Wish:
         arguments=arguments,
         logs=job.logs,
         address=given.server,
-        may_join=not any(own),
+        may_join=server_options.may_join(given),
         host=host,
+        ca=server_options.trusted(given),
     )
 
 
@@ -218,6 +216,7 @@ def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
     print(_plan(job, config, server, where, limits), flush=True)
     rounds = Rounds(context, workers)
     progress = Progress(minutes=limits.minutes, rounds=limits.rounds)
+    evaluator = _evaluator(job, config, server, progress.say)
     per_executor = session.slots_per_executor(context)
     work = training.Training(
         rounds=rounds,
@@ -230,6 +229,7 @@ def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
             orders={
                 "server": server.address,
                 "token": server.token,
+                "ca": server.trusted(),
                 "run": job.run,
                 "config": config.to_json(),
                 "local_workers": min(workers, per_executor),
@@ -241,6 +241,8 @@ def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
         workers=workers,
         limits=limits,
         check=job.interrupts.check,
+        evaluator=evaluator,
+        evaluate_every=job.given.evaluate_every,
     )
     interrupted = failed = False
     try:
@@ -255,7 +257,18 @@ def _run(job: Job, context: SparkContext, server: ServerLink) -> int:
     if interrupted or failed:
         rounds.cancel()
     rounds.stop_baristas()
-    return _finish(job, config, server, interrupted=interrupted, failed=failed)
+    return _finish(job, config, server, evaluator, interrupted=interrupted, failed=failed)
+
+
+def _evaluator(
+    job: Job, config: AgentConfig, server: ServerLink, say: Callable[[str], object]
+) -> Evaluator | None:
+    default = DEFAULT_EPISODES.get(config.game, 8)
+    episodes = default if job.given.evaluate is None else job.given.evaluate
+    if not episodes:
+        return None
+    net = job.folder.path / "train_val.prototxt"
+    return Evaluator(server, net, config.game, episodes=episodes, seed=config.seed, say=say)
 
 
 def _begin_folder(job: Job, config: AgentConfig, context: SparkContext, server: ServerLink) -> int:
@@ -285,32 +298,34 @@ def _begin_folder(job: Job, config: AgentConfig, context: SparkContext, server: 
 
 
 def _finish(
-    job: Job, config: AgentConfig, server: ServerLink, *, interrupted: bool, failed: bool
+    job: Job,
+    config: AgentConfig,
+    server: ServerLink,
+    evaluator: Evaluator | None,
+    *,
+    interrupted: bool,
+    failed: bool,
 ) -> int:
     """Evaluate, keep the final snapshot, draw the curve, say what there is."""
     from barista import results  # noqa: PLC0415 (the engine: only when there is something to play)
 
     players: Players | None = None
-    default = DEFAULT_EPISODES.get(config.game, 8)
-    episodes = default if job.given.evaluate is None else job.given.evaluate
     status = server.status() or {}
-    if episodes and not (interrupted or failed):
-        print(f"Evaluating {episodes} episodes, and a random player's …", flush=True)
-        net = job.folder.path / "train_val.prototxt"
+    if evaluator is not None and not (interrupted or failed):
+        print(f"Evaluating {evaluator.episodes} episodes, and a random player's …", flush=True)
         try:
-            players = results.evaluate(
-                net, server.weights(), config.game, episodes=episodes, seed=config.seed, say=print
-            )
+            players = results.Players(evaluator.score().evaluation, evaluator.by_chance())
         except KeyboardInterrupt:
             interrupted = True
         except ParamServerError as error:
             failed = True
             _complain(error)
     snapshot = server.finish(job.folder.snapshots)
+    best = results.better_one(evaluator, job.folder, snapshot)
     title = f"{config.game}, {config.workers} worker{'s' * (config.workers > 1)}"
     more = {"interrupted": interrupted, "failed": failed, "snapshot": str(snapshot)}
-    results.conclude(job.folder, status, title=title, players=players, **more)
-    said = results.lines(job.folder, status, players=players, snapshot=snapshot)
+    results.conclude(job.folder, status, title=title, players=players, best=best, **more)
+    said = results.lines(job.folder, status, players=players, snapshot=snapshot, best=best)
     print("\n".join(said), flush=True)
     if interrupted:
         return 130

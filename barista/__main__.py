@@ -16,10 +16,12 @@ import secrets
 import signal
 import socket
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from param_server.errors import ParamServerError, Refused
+from param_server.errors import Crowded, Draining, ParamServerError, Refused, Untrusted, UserMistake
 
 from barista import assembly, options
 from barista.assembly import Orders
@@ -64,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=options.port, help=f"of its own (default: {BASE_PORT} or next free)"
     )
     where.add_argument("--run", default="by-hand", help="the run its gradients count for")
+    where.add_argument("--tls-ca", metavar="FILE", help="PEM: certificates to trust of the server")
     where.add_argument("--name", help="this worker's name (default: host and process)")
     where.add_argument("--orders-on-stdin", action="store_true", help="as Spark's tasks start it")
     where.add_argument("--ready-fd", type=int, help="descriptor to announce the port on")
@@ -89,7 +92,16 @@ def _own_orders(given: argparse.Namespace) -> Orders:
         worker=given.name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}",
         incarnation=secrets.token_hex(8),
         local_token=secrets.token_urlsafe(24),
+        ca=_read_ca(given.tls_ca) if given.tls_ca else "",
     )
+
+
+def _read_ca(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it holds no PEM"
+        raise ConfigError(f"--tls-ca {path}: {reason}") from error
 
 
 def _run(orders: Orders, given: argparse.Namespace) -> int:
@@ -124,7 +136,11 @@ def _guarded(work: Callable[[], None], desk: RoundDesk) -> int:
     """Run `work`; leave what went wrong where the task can read it, then wait to be stopped."""
     try:
         work()
-    except (ConfigError, GameError, ModelError, Refused) as error:
+    except (Draining, Crowded) as error:  # it may come back
+        _log.error("%s", error)
+        desk.fail(str(error))
+        code = 1
+    except (ConfigError, GameError, ModelError, Refused, Untrusted, UserMistake) as error:
         _log.error("%s", error)
         desk.fail(f"{FATAL}{error}")
         code = 2
@@ -149,8 +165,13 @@ def _guarded(work: Callable[[], None], desk: RoundDesk) -> int:
 
 
 def _work(orders: Orders, desk: RoundDesk, holder: list[Worker]) -> None:
+    with tempfile.TemporaryDirectory(prefix="ddq-") as folder:
+        _work_in(Path(folder), orders, desk, holder)
+
+
+def _work_in(folder: Path, orders: Orders, desk: RoundDesk, holder: list[Worker]) -> None:
     config = AgentConfig.from_json(orders.config)
-    worker = assembly.assemble(orders, config)
+    worker = assembly.assemble(orders, config, folder)
     holder.append(worker)
     if orders.executor is None:  # started by hand: one round without end
         desk.submit(RoundRequest(number=0, partition=0, quota=0, deadline_s=math.inf))
@@ -162,9 +183,10 @@ def _work(orders: Orders, desk: RoundDesk, holder: list[Worker]) -> None:
             _log.info("round %d, partition %d", request.number, request.partition)
             metrics = worker.run_round(request, desk.interrupt)
             _log.info(
-                "round %d over: %d applied, %d steps, loss %s, %s",
+                "round %d over: %d applied, %d gathered, %d steps, loss %s, %s",
                 request.number,
                 metrics["applied"],
+                metrics["gathered"],
                 metrics["steps"],
                 metrics["loss_mean"],
                 worker.timings,

@@ -63,6 +63,9 @@ class AgentConfig:
     pull_period: int = _option(1, "pushes between two pulls of the weights")
     reward_clip: bool = _option(True, "clip rewards to [-1, 1] for learning")
     device: str = _option("auto", "auto, cpu or cuda:N")
+    wire_dtype: str = _option(
+        "float32", "of gradients and weights on their way: float32, or bfloat16 (half the bytes)"
+    )
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -77,6 +80,7 @@ class AgentConfig:
         self._require(
             "device", re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device), "auto, cpu or cuda:N"
         )
+        self._require("wire_dtype", self.wire_dtype in _WIRE_DTYPES, "float32 or bfloat16")
         smallest = self.workers * self.num_envs * self.n_step
         self._require(
             "replay_capacity",
@@ -150,6 +154,7 @@ _AT_LEAST_ONE = (
     "push_period",
     "pull_period",
 )
+_WIRE_DTYPES = ("float32", "bfloat16")
 _TYPE_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 # Where a game differs from the Atari defaults above.

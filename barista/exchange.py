@@ -32,7 +32,10 @@ class Exchange(Protocol):
     def push(
         self, push: Push, gradient: Float32, out: Float32, /
     ) -> tuple[PushAnswer, Model | None]:
-        """Send a gradient; return the verdict, and the weights where the push wants them."""
+        """Send a gradient; return the verdict, and newer weights where the push wants them."""
+
+    def leave(self, worker: str, incarnation: str, /) -> object:
+        """Say that this worker pushes no more for now, so that nobody waits for it."""
 
 
 class LocalStore(Protocol):
@@ -44,13 +47,16 @@ class LocalStore(Protocol):
     def exchange(
         self, push: Push, gradient: Float32, out: Float32
     ) -> tuple[PushAnswer, Model | None]:
-        """Apply a push and copy the weights into `out`."""
+        """Apply a push and copy the weights into `out`, if they are newer than the push's."""
 
     def read(self, known: tuple[int, int] | None = None, *, out: Float32) -> Model | None:
         """Copy the weights into `out`, unless they are known."""
 
     def read_target(self, known: tuple[int, int] | None = None, *, out: Float32) -> Model | None:
         """Copy the target's weights into `out`, unless they are known."""
+
+    def leave(self, worker: str, incarnation: str) -> None:
+        """Count a worker no more until it pushes again."""
 
 
 class LocalExchange:
@@ -74,3 +80,7 @@ class LocalExchange:
         if push.want_model:
             return self._store.exchange(push, gradient, out)
         return self._store.apply(push, gradient), None
+
+    def leave(self, worker: str, incarnation: str, /) -> None:
+        """See `Exchange`."""
+        self._store.leave(worker, incarnation)

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from barista.config import AgentConfig, defaults_for, option_name
+from barista.server_options import add_server_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,14 +56,18 @@ def driver_parser() -> argparse.ArgumentParser:
         metavar="EPISODES",
         help="at the end; 0: none (default: 8, Snake 100)",
     )
+    run.add_argument(
+        "--evaluate-every",
+        type=int,
+        default=0,
+        metavar="R",
+        help="after every R rounds too, and keep the best snapshot (default: 0, at the end only)",
+    )
     net = parser.add_argument_group("the model")
     net.add_argument("--model", help="prototxt of the Q-network (default: the game's)")
     net.add_argument("--solver", help="prototxt of the update rule (default: the game's)")
     net.add_argument("--weights", metavar="FILE.caffemodel", help="start from these weights")
-    server = parser.add_argument_group("the parameter server")
-    server.add_argument("--server", metavar="HOST:PORT", help="use this one; token from DDQ_TOKEN")
-    server.add_argument("--server-host", help="where an embedded server binds")
-    server.add_argument("--server-port", type=port, help="(default: 5500 or next free)")
+    add_server_options(parser)
     add_agent_options(parser)
     return parser
 

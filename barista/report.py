@@ -55,6 +55,10 @@ class Progress:
         """Write a line that stays."""
         tqdm.write(line, file=self._stream)
 
+    def pause(self, seconds: float) -> None:
+        """Leave out a time that does not count towards the limit."""
+        self._began += seconds
+
     def close(self) -> None:
         """Remove the line."""
         self._bar.close()
@@ -131,7 +135,7 @@ def draw_curve(
 
     Args:
         path: The file to write.
-        rows: Lines of metrics.jsonl, one a round.
+        rows: Lines of metrics.jsonl, one a round, some with an evaluation.
         title: What was run.
         greedy: Mean return of the evaluation, for a horizontal line.
         random: Mean return of the random player, for another.
@@ -143,6 +147,7 @@ def draw_curve(
 
     figure, (upper, lower) = plt.subplots(2, 1, sharex=True, figsize=(8, 6), height_ratios=[2, 1])
     _plot(upper, rows, "return_mean", "C0", "training, mean of the last 100 episodes")
+    _plot_evaluations(upper, rows)
     if random is not None:
         upper.axhline(random, color="0.6", linestyle=":", label=f"random player {random:.2f}")
     if greedy is not None:
@@ -167,6 +172,20 @@ def _plot(
     points = [(row["steps"], row[key]) for row in rows if row.get(key) is not None]
     if points:
         axes.plot(*zip(*points, strict=True), color=color, label=label, marker=".", markersize=3)
+
+
+def _plot_evaluations(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Mark the scores of evaluations between rounds, with their standard errors."""
+    found = [
+        (row["steps"], score["return_mean"], score["return_se"] or 0.0)
+        for row in rows
+        if (score := row.get("evaluation")) and score["return_mean"] is not None
+    ]
+    if found:
+        steps, means, errors = zip(*found, strict=True)
+        axes.errorbar(
+            steps, means, yerr=errors, color="C2", fmt="o", markersize=4, label="greedy, evaluated"
+        )
 
 
 def quiet(action: Callable[[], object]) -> None:

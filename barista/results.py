@@ -1,28 +1,19 @@
-"""How a run ends: evaluation beside a random player, summary, curve, the lines on the console."""
+"""How a run ends: summary, curve, the lines on the console."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from param_server.network import parameters_of
-
-import caffe
-from barista import play
 from barista.report import draw_curve, quiet, verdict
+from barista.run_folder import bring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from barista.evaluation import Evaluator, Score
     from barista.play import Evaluation
     from barista.run_folder import RunFolder
-
-EVALUATION_LIMIT_S = 900.0  # of each player
 
 
 class Players(NamedTuple):
@@ -32,36 +23,25 @@ class Players(NamedTuple):
     random: Evaluation
 
 
-def evaluate(
-    net_file: Path,
-    weights: NDArray[np.float32],
-    game: str,
-    *,
-    episodes: int,
-    seed: int,
-    say: Callable[[str], object],
-) -> Players:
-    """Play `episodes` with the weights, flat float32 [P], and as many by chance.
-
-    Raises:
-        barista.play.PlayError: If the network does not fit the game.
-    """
-    net = caffe.Net(str(net_file), caffe.TEST)
-    parameters_of(net).set_weights(weights)
-    last = [time.monotonic()]
-
-    def progress(finished: int, wanted: int) -> None:
-        if time.monotonic() - last[0] > 10:
-            last[0] = time.monotonic()
-            say(f"  {finished} of {wanted} episodes")
-
-    limits: dict[str, Any] = {"deadline_s": EVALUATION_LIMIT_S, "progress": progress}
-    greedy = play.evaluate(net, game, episodes, seed=seed, **limits)
-    return Players(greedy, play.random_player(game, episodes, seed=seed, **limits))
+def better_one(evaluator: Evaluator | None, folder: RunFolder, final: Path | None) -> Score | None:
+    """Return the best score, if its snapshot is there and is another than the final one."""
+    best = evaluator.best if evaluator else None
+    if best is None or best.snapshot is None:
+        return None
+    path = bring(best.snapshot, folder.snapshots)
+    last = final or folder.newest_snapshot()
+    is_other = path.is_dir() and (last is None or path.name != last.name)
+    return best._replace(snapshot=path) if is_other else None
 
 
 def conclude(
-    folder: RunFolder, status: dict[str, Any], *, title: str, players: Players | None, **more: Any
+    folder: RunFolder,
+    status: dict[str, Any],
+    *,
+    title: str,
+    players: Players | None,
+    best: Score | None = None,
+    **more: Any,
 ) -> None:
     """Write summary.json and curve.png; what cannot be written is a warning.
 
@@ -70,6 +50,7 @@ def conclude(
         status: the server's last.
         title: of the picture.
         players: the evaluation, if there was one.
+        best: an earlier version that was better, if there is one.
         more: further entries of the summary.
     """
     summary = {
@@ -77,6 +58,7 @@ def conclude(
         **{key: status.get(key) for key in ("run", "version", "steps", "episodes", "return_mean")},
         "greedy": asdict(players.greedy) if players else None,
         "random": asdict(players.random) if players else None,
+        "best": {**best.to_json(), "snapshot": str(best.snapshot)} if best else None,
     }
     quiet(lambda: folder.write_summary(summary))
     rows = folder.metrics()
@@ -86,7 +68,12 @@ def conclude(
 
 
 def lines(
-    folder: RunFolder, status: dict[str, Any], *, players: Players | None, snapshot: Path | None
+    folder: RunFolder,
+    status: dict[str, Any],
+    *,
+    players: Players | None,
+    snapshot: Path | None,
+    best: Score | None = None,
 ) -> list[str]:
     """Return what the console says in the end."""
     counts = ", ".join(
@@ -103,6 +90,8 @@ def lines(
         said.append(f"  snapshot {older}: the last good one, the final one could not be written")
     else:
         said.append("  snapshot none could be written; see logs/param-server.log")
+    if best is not None:
+        said.append(f"  best     {best.snapshot}: greedy {best}")
     if folder.curve.exists():
         said.append(f"  curve    {folder.curve}")
     return said

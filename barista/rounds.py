@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from barista.learner import LearnStats
 
+TAKEN = frozenset({"applied", "gathered"})
+"""The verdicts on a push whose gradient counts: in an update, or in the next one that completes."""
+
 
 @dataclass(frozen=True)
 class RoundRequest:
@@ -44,6 +47,7 @@ class RoundMetrics(TypedDict):
     round: int
     partition: int
     applied: int  # pushes, by the server's verdict
+    gathered: int  # taken, to become an update together with others
     rejected: int
     late: int
     duplicates: int
@@ -54,7 +58,7 @@ class RoundMetrics(TypedDict):
     loss_mean: float | None  # Huber
     q_mean: float | None  # Q(s, a) of the actions taken
     td_error_mean: float | None  # |δ|
-    staleness_mean: float | None  # updates, of the applied pushes
+    staleness_mean: float | None  # updates, of the pushes that were taken
     epsilon: float  # at the end of the round
     seconds: float
     act_s: float
@@ -90,7 +94,7 @@ class RoundTally:
     def add_answer(self, answer: PushAnswer) -> None:
         """Count a push by its verdict."""
         self._verdicts[answer.status] += 1
-        if answer.status == "applied":
+        if answer.status in TAKEN:
             self._staleness.append(answer.staleness)
 
     def add_dropped(self, gradients: int) -> None:
@@ -116,6 +120,7 @@ class RoundTally:
             round=request.number,
             partition=request.partition,
             applied=self._verdicts["applied"],
+            gathered=self._verdicts["gathered"],
             rejected=self._verdicts["rejected"],
             late=self._verdicts["late"],
             duplicates=self._verdicts["duplicate"],

@@ -23,6 +23,7 @@ class Resume(NamedTuple):
     path: Path  # what the server is told: a run's folder or a snapshot's
     files: Path  # the folder that has train_val.prototxt and solver.prototxt
     config: dict[str, Any]  # its agent's settings; the game alone where the run is unknown
+    options: dict[str, Any]  # what else it was asked for; nothing where the run is unknown
     metrics: list[dict[str, Any]]  # the earlier run's
 
 
@@ -107,6 +108,20 @@ class RunFolder:
         return rows
 
 
+def bring(snapshot: Path, snapshots: Path) -> Path:
+    """Return where a run has a snapshot: a joined server's is copied into the run's own folder.
+
+    It stays where it is if it cannot be copied, or lies on another host.
+    """
+    here = snapshots / snapshot.name
+    if snapshot.is_dir() and not here.exists():
+        try:
+            shutil.copytree(snapshot, here)
+        except OSError:
+            shutil.rmtree(here, ignore_errors=True)
+    return here if here.is_dir() else snapshot
+
+
 def logs_root() -> Path:
     """Return the folder of logs: `$DDQ_ROOT/logs`, or the repository's.
 
@@ -136,14 +151,15 @@ def find_resume(given: str) -> Resume:
     if (path / "manifest.json").is_file():
         run = RunFolder(path.parents[1])
         if not (run.path / "config.json").is_file():
-            return Resume(path, path, _game_of(path, given), [])
+            return Resume(path, path, _game_of(path, given), {}, [])
     elif (path / "snapshots").is_dir():
         run = RunFolder(path)
     else:
         raise RunFolderError(
             f"--resume {given}: neither a run (with snapshots/) nor a snapshot (with manifest.json)"
         )
-    return Resume(path, run.path, run.config().get("agent", {}), run.metrics())
+    config = run.config()
+    return Resume(path, run.path, config.get("agent", {}), config.get("options", {}), run.metrics())
 
 
 def _game_of(snapshot: Path, given: str) -> dict[str, Any]:

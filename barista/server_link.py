@@ -9,9 +9,11 @@ which they are found.
 from __future__ import annotations
 
 import os
+import re
 import secrets
-import shutil
+import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,17 +24,24 @@ from param_server.errors import ParamServerError, ServerStartError, Unauthorized
 from param_server.launch import EmbeddedServer, find_standalone, start_embedded
 from param_server.network import same_net
 
+from barista.evaluation import Written
+from barista.run_folder import bring
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from param_server.discovery import StandaloneServer
-    from param_server.wire import Float32
+    from param_server.wire import Model
+
+    from barista.evaluation import Score
 
 DEFAULT_PORT = 5500
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 SILENT_S = 25.0  # a server that has not answered for so long is given up
+TOUCH_S = 5.0  # well within any lease, and before the server is thought to be silent
 MAX_REVIVALS = 3
+_CERTIFICATE = re.compile(r"-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----.+?-----END \1-----", re.DOTALL)
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound to)
 
 
@@ -55,6 +64,7 @@ class Wish(NamedTuple):
     address: str | None  # HOST:PORT of the one to use
     may_join: bool  # whether a standalone server may be used unasked
     host: str  # by which workers reach this machine
+    ca: Path | None = None  # PEM: whom to trust, where the server speaks TLS
 
 
 class Own(NamedTuple):
@@ -68,15 +78,24 @@ class Own(NamedTuple):
 class ServerLink:
     """One server, seen from the driver.  Not thread-safe."""
 
-    def __init__(self, address: str, token: str, run: str, own: Own | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        run: str,
+        *,
+        own: Own | None = None,
+        ca: Path | None = None,
+    ) -> None:
         self.address = address
         self.token = token
+        self.ca = ca
         self.note = ""  # what the user should know of how it was chosen
         self._own = own
         self._revivals = 0
         self._finished = False
-        self._client = Client(address, token, run=run, timeout_s=5, retry_s=0)
-        self._patient = Client(address, token, run=run)
+        self._client = Client(address, token, run=run, timeout_s=5, retry_s=0, tls_ca=ca)
+        self._patient = Client(address, token, run=run, tls_ca=ca)
         self._heard = time.monotonic()
         self.about = self._client.prototxt()
 
@@ -89,12 +108,14 @@ class ServerLink:
         """
         try:
             if wish.address is not None:
-                return cls._join(wish.address, _token_for(wish.address, wish.logs), wish)
+                token, ca = _credentials(wish.address, wish)
+                return cls._join(wish.address, token, ca, wish)
             note = ""
             found = find_standalone(wish.logs, partial(_fits, wish)) if wish.may_join else None
             if found is not None:
                 try:
-                    return cls._join(found.address, found.token, wish)
+                    ca = Path(found.tls_ca) if found.tls_ca else None
+                    return cls._join(found.address, found.token, ca, wish)
                 except WrongRun:
                     note = f", as {found.address} is busy with another run"
             link = cls._start(wish)
@@ -110,9 +131,8 @@ class ServerLink:
         return link
 
     @classmethod
-    def _join(cls, address: str, token: str, wish: Wish) -> ServerLink:
-        split_address(address)
-        link = cls(address, token, wish.run)
+    def _join(cls, address: str, token: str, ca: Path | None, wish: Wish) -> ServerLink:
+        link = cls(address, token, wish.run, ca=ca)
         if not same_net(link.about.net, wish.net):
             raise ServerLinkError(f"the server at {address} holds another network than this run's")
         if link.about.game not in {"", wish.game}:
@@ -129,20 +149,40 @@ class ServerLink:
         host, port = split_address(own.process.address)
         address = f"{wish.host}:{port}" if host in _WILDCARDS else own.process.address
         try:
-            return cls(address, token, wish.run, own)
+            return cls(address, token, wish.run, own=own, ca=wish.ca)
         except BaseException:
             own.process.stop(STOP_TIMEOUT_S)
             raise
 
     def describe(self) -> str:
-        """Return a line for the plan."""
+        """Return what the plan says: a line, and another where not all is as usual."""
+        status = self.status() or {}
         if self._own is None:
-            version = (self.status() or {}).get("version", "?")
-            return f"joined {self.address} at version {version}, with its own solver"
-        port = split_address(self.address)[1]
-        asked = "--port" in self._own.arguments
-        taken = "" if asked or port == DEFAULT_PORT else f" (port {DEFAULT_PORT} is taken)"
-        return f"{self.address}{taken}, this run's own{self.note}"
+            version = status.get("version", "?")
+            line = f"joined {self.address} at version {version}, with its own solver"
+        else:
+            port = split_address(self.address)[1]
+            asked = "--port" in self._own.arguments
+            taken = "" if asked or port == DEFAULT_PORT else f" (port {DEFAULT_PORT} is taken)"
+            line = f"{self.address}{taken}, this run's own{self.note}"
+        usual = {"staleness_policy": "accept", "durability": "interval"}
+        unusual = [
+            f"{name.removesuffix('_policy')} {status[name]}"
+            for name, value in usual.items()
+            if status.get(name, value) != value
+        ]
+        more = [", ".join(unusual)] if unusual else []
+        if self.ca is not None:
+            more.append(f"https://{self.address}/current_status")
+        return "\n           ".join([line, *more])
+
+    def trusted(self) -> str:
+        """Return the PEM text that vouches for the server, "" where it does not speak TLS.
+
+        Certificates only: the file of a server of our own may hold its private key too.
+        """
+        text = self.ca.read_text() if self.ca is not None else ""
+        return "".join(f"{found[0]}\n" for found in _CERTIFICATE.finditer(text))
 
     def status(self) -> dict[str, Any] | None:
         """Return status_data, None when the server does not answer just now."""
@@ -153,15 +193,54 @@ class ServerLink:
         self._heard = time.monotonic()
         return status
 
-    def weights(self) -> Float32:
-        """Return the newest weights, flat float32 [P].
+    def model(self) -> Model:
+        """Return the newest weights.
 
         Raises:
             ParamServerError: If the server does not answer.
         """
         model = self._patient.pull()
         assert model is not None  # nothing was known, so there is something newer
-        return model.weights
+        return model
+
+    def snapshot(self) -> Written | None:
+        """Have a snapshot written; None if none can be, the server says why in its status."""
+        try:
+            written = self._patient.snapshot()
+        except ParamServerError:
+            return None
+        return Written(Path(str(written["path"])), int(written["epoch"]), int(written["version"]))
+
+    def report(self, score: Score) -> None:
+        """Tell the server how good a version is, so that it keeps the best.
+
+        Raises:
+            ParamServerError: If it does not take the score.
+        """
+        result = score.to_json()
+        result["return_se"] = result["return_se"] or 0.0  # of one episode nothing better is known
+        self._client.evaluation(result.pop("version"), result)
+
+    @contextmanager
+    def kept_in_touch(self) -> Iterator[None]:
+        """Ask for the status every few seconds while the block is busy with something else.
+
+        A joined server lets another run in when it has not heard of this one for a lease.
+        """
+        over = threading.Event()
+
+        def touch() -> None:
+            while not over.wait(TOUCH_S):
+                self.status()
+            self._client.close()  # this thread's connection
+
+        thread = threading.Thread(target=touch, name="in touch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def revive(self) -> str | None:
         """Start an embedded server that is dead or silent again: newest snapshot, same port.
@@ -193,20 +272,16 @@ class ServerLink:
         except ParamServerError as error:
             raise RuntimeError(f"the parameter server died, and starts no more: {error}") from error
         self._own = self._own._replace(process=process)
-        version = (self.status() or {}).get("version", "?")
-        return f"the parameter server died ({end}) and was restarted from version {version}"
+        return f"the parameter server died ({end}) and was restarted {_from_where(self.status())}"
 
     def _restart_arguments(self) -> list[str]:
         """Return the command line for the same port and, where there is one, the last snapshot."""
         assert self._own is not None
-        solver, *options = self._own.arguments
-        given = dict(zip(options[::2], options[1::2], strict=True))
-        given["--port"] = str(split_address(self.address)[1])
-        snapshots = Path(given["--snapshot-dir"])
+        changed = {"--port": [str(split_address(self.address)[1])]}
+        snapshots = Path(_value(self._own.arguments, "--snapshot-dir"))
         if any(folder.name.isdecimal() for folder in snapshots.iterdir()):
-            given["--resume"] = str(snapshots.parent)
-            given.pop("--weights", None)
-        return [solver, *(part for pair in given.items() for part in pair)]
+            changed |= {"--resume": [str(snapshots.parent)], "--weights": []}
+        return _with_options(self._own.arguments, changed)
 
     def finish(self, snapshots: Path) -> Path | None:
         """Have the final snapshot written, into `snapshots` too, and leave the server.
@@ -214,17 +289,9 @@ class ServerLink:
         Returns:
             The snapshot's folder, or None if none could be written.
         """
-        written: Path | None = None
-        try:
-            written = Path(str(self._patient.snapshot()["path"]))
-            here = snapshots / written.name
-            if written.is_dir() and not here.exists():  # a joined server has a folder of its own
-                shutil.copytree(written, here)
-                written = here
-        except (ParamServerError, OSError):
-            written = None
+        written = self.snapshot()
         self.close()
-        return written
+        return None if written is None else bring(written.path, snapshots)
 
     def close(self) -> None:
         """Leave the server: an embedded one ends (after a snapshot of its own if need be)."""
@@ -240,6 +307,36 @@ class ServerLink:
             return
 
 
+def _from_where(status: dict[str, Any] | None) -> str:
+    """Say where a restarted server goes on, and what it has lost."""
+    status = status or {}
+    where = f"from version {status.get('version', '?')}"
+    lost = (status.get("resumed") or {}).get("lost_updates")
+    if lost is None:
+        return where
+    if not lost:
+        return f"{where}; nothing acknowledged is lost"
+    return f"{where}; {lost} acknowledged update{'s are' if lost > 1 else ' is'} gone"
+
+
+def _value(arguments: list[str], option: str) -> str:
+    return arguments[arguments.index(option) + 1]
+
+
+def _with_options(arguments: list[str], changed: dict[str, list[str]]) -> list[str]:
+    """Return a command line with some options' values changed; without a value, they are gone.
+
+    An option is what begins with two dashes, its values what follows up to the next.
+    """
+    kept: list[str] = []
+    name = ""
+    for part in arguments:
+        name = part if part.startswith("--") else name
+        if name not in changed:
+            kept.append(part)
+    return kept + [part for key, values in changed.items() if values for part in (key, *values)]
+
+
 def _start_error(error: ServerStartError) -> ServerLinkError:
     lines = error.last_lines.splitlines()
     if error.exit_code != 2 or not lines:
@@ -249,22 +346,33 @@ def _start_error(error: ServerStartError) -> ServerLinkError:
     return ServerLinkError(line.replace("--port", "--server-port"))
 
 
-def _token_for(address: str, logs: Path) -> str:
-    """Return the token of a named server: DDQ_TOKEN, or what it left for this user."""
-    token = os.environ.get("DDQ_TOKEN")
-    if token:
-        return token
-    record = read_record(logs, split_address(address)[1])
+def _credentials(address: str, wish: Wish) -> tuple[str, Path | None]:
+    """Return the token of a named server, and whom to trust, if it speaks TLS.
+
+    What the user has not given is taken from what the server has left for this user.
+    """
+    token, ca = os.environ.get("DDQ_TOKEN"), wish.ca
+    record = read_record(wish.logs, split_address(address)[1])
     if record is not None and split_address(record.address) == split_address(address):
-        return record.token
-    raise ServerLinkError(f"--server {address}: its token is needed in DDQ_TOKEN")
+        token = token or record.token
+        ca = ca or (Path(record.tls_ca) if record.tls_ca else None)
+    if not token:
+        raise ServerLinkError(f"--server {address}: its token is needed in DDQ_TOKEN")
+    return token, ca
 
 
 def _fits(wish: Wish, server: StandaloneServer) -> bool:
     """Say whether a server is for the game and the network that are wanted."""
     if server.game not in {"", wish.game}:
         return False
-    client = Client(server.address, server.token, run=wish.run, timeout_s=5, retry_s=0)
+    client = Client(
+        server.address,
+        server.token,
+        run=wish.run,
+        timeout_s=5,
+        retry_s=0,
+        tls_ca=server.tls_ca or None,
+    )
     try:
         return same_net(client.prototxt().net, wish.net)
     finally:

@@ -18,8 +18,12 @@ and the server's answer can say how stale it was.  Copies of the game step toget
 what `steps_per_update` asks for is owed until a step of all N pays it in advance.
 
 Which steps, episodes and gradients the server knows of is decided by its answers alone.  A push
-that is not answered is sent again under the same sequence; one that was answered is never sent
-again.  Gradients of another epoch are dropped, but the steps that they reported stay owed.
+that is not answered, or comes too early, is sent again under the same sequence; one that was
+answered is never sent again.  Gradients of another epoch are dropped, but the steps that they
+reported stay owed.
+
+Where workers wait for each other (SSP, synchronous rounds), nobody waits for one that does not
+push: it says so at the end of a round, and before a warm-up.
 """
 
 from __future__ import annotations
@@ -31,31 +35,30 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-from param_server.errors import Draining, EpochChanged, LayoutMismatch, ServerUnreachable
-from param_server.wire import Model, Push, PushAnswer
+from param_server.errors import EpochChanged, LayoutMismatch, ParamServerError
+from param_server.wire import Layout, Push
 
 from barista import dqn
-from barista.actor import Actor
-from barista.learner import Learner, LearnStats, Nets
-from barista.rounds import RoundMetrics, RoundRequest, RoundTally, mean
+from barista.patience import Patience
+from barista.rounds import TAKEN, RoundTally, mean
 from barista.timings import Timings
-from replay import ReplayBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from param_server.wire import Model, PushAnswer
+
+    from barista.actor import Actor
     from barista.config import AgentConfig
     from barista.exchange import Exchange
-    from barista.games.vector import VectorGame
-
-__all__ = ["Identity", "RoundMetrics", "RoundRequest", "Worker", "make_worker"]
+    from barista.learner import Learner, LearnStats
+    from barista.rounds import RoundMetrics, RoundRequest
+    from replay import ReplayBuffer
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-LEASE_S = 60.0  # how long a server may be silent before the worker gives up
-_FIRST_DELAY_S, _LAST_DELAY_S = 0.25, 5.0
 _RETURNS_SHOWN = 100  # episodes in the mean return that `progress` shows
 
 
@@ -84,17 +87,20 @@ class Worker:
         exchange: Exchange,
         config: AgentConfig,
         identity: Identity,
-        layout: str,
+        layout: Layout,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._actor, self._learner, self._replay = actor, learner, replay
         self._exchange, self._config, self._identity = exchange, config, identity
-        self._layout = layout  # digest
+        self._layout = layout
         self._stop = threading.Event()
         self._clock = clock  # seconds
+        self._deadline = math.inf  # of the round
+        self._patience = Patience(clock, lambda: self._show("waiting"))
         #: Where the time goes; to be read by the thread that runs the worker.
         self.timings = Timings()
         self._tally = RoundTally({})
+        self._complained: set[str] = set()  # about kinds of rejections in this round
         # Where the server stands, as far as this worker knows.
         self._known: tuple[int, int] | None = None  # (epoch, version) of θ
         self._known_target: tuple[int, int] | None = None  # (epoch, target version) of θ⁻
@@ -141,6 +147,8 @@ class Worker:
         Raises:
             ServerUnreachable: If no server has answered for the length of a lease.
         """
+        if not self.is_warm:
+            self._retire()  # one of this worker's name may have been killed a moment ago
         if self._known is None:
             self._pull()
         while not self.is_warm and not self._leaves(deadline):
@@ -159,13 +167,16 @@ class Worker:
         if stop is not None:
             self._stop = stop
         began = self._clock()
-        deadline = began + request.deadline_s
-        self._pull()
-        self.warm_up(deadline)
-        is_over = False
-        while not is_over and not self._leaves(deadline):
-            answer = self.update(request)
-            is_over = answer is not None and answer.round_over
+        deadline = self._deadline = began + request.deadline_s
+        try:
+            self._pull()
+            self.warm_up(deadline)
+            is_over = False
+            while not is_over and not self._leaves(deadline):
+                answer = self.update(request)
+                is_over = answer is not None and answer.round_over
+        finally:
+            self._retire()
         self._show("idle")
         return self._take_row(request, self._clock() - began)
 
@@ -238,6 +249,12 @@ class Worker:
             self._gathered = []
             self._pull(afresh=True)
             return None
+        except LayoutMismatch as error:
+            theirs = Layout.from_entries(error.members.get("entries", ()))
+            difference = self._layout.difference(theirs)
+            raise LayoutMismatch(
+                f"the server holds another network than this worker: {difference}"
+            ) from error
         self._gathered = []
         if answered is None:
             return None
@@ -246,7 +263,9 @@ class Worker:
         if model is not None:
             self._take_over(model)
         elif push.want_model:
-            self._pull()
+            self._pushes_since_pull = 0
+            if (answer.epoch, answer.version) != self._known:
+                self._pull()
         return answer
 
     def _next_push(self, request: RoundRequest) -> Push:
@@ -263,7 +282,7 @@ class Worker:
             sequence=self._sequence,
             epoch=epoch,
             version=version,
-            layout=self._layout,
+            layout=self._layout.digest,
             round=request.number,
             partition=request.partition,
             quota=request.quota,
@@ -283,12 +302,19 @@ class Worker:
     def _follow(self, answer: PushAnswer) -> None:
         """Note what an answer says: whatever the verdict, the steps of the push are counted."""
         self._tally.add_answer(answer)
-        self._updates += answer.status == "applied"
+        self._updates += answer.status in TAKEN
         if answer.status == "rejected":
-            _log.warning("the server rejects a gradient: %s", answer.reason)
+            self._complain(answer.reason)
         self._steps, self._returns, self._lengths = 0, [], []
         self._reported_steps = answer.counters.steps
         self._refresh_target(answer.epoch, answer.target_version)
+
+    def _complain(self, reason: str) -> None:
+        """Log why a gradient is rejected: of each kind of reason the first one in a round."""
+        kind = reason.partition(":")[0]
+        if kind not in self._complained:
+            self._complained.add(kind)
+            _log.warning("the server rejects a gradient: %s", reason)
 
     # -- following the server
 
@@ -300,9 +326,10 @@ class Worker:
             self._take_over(model)
 
     def _take_over(self, model: Model) -> None:
-        if model.layout != self._layout:
+        if model.layout != self._layout.digest:
             raise LayoutMismatch(
-                f"the server's network has layout {model.layout!r}, this worker's {self._layout!r}",
+                f"the server's network has layout {model.layout!r}, "
+                f"this worker's {self._layout.digest!r}",
                 layout=model.layout,
             )
         self._learner.set_weights(model.weights)
@@ -322,24 +349,15 @@ class Worker:
             self._known_target = (model.epoch, model.target_version)
 
     def _patiently(self, call: Callable[[], T]) -> T | None:
-        """Repeat a request while no server answers, for a lease at most.
+        """Repeat a request while the server cannot take it; see `Patience.ask`."""
+        return self._patience.ask(call, self._stop, self._deadline)
 
-        Returns:
-            What the request returned, None when `stop` was set while waiting.
-        """
-        began = self._clock()
-        delay_s = _FIRST_DELAY_S
-        while True:
-            try:
-                return call()
-            except (ServerUnreachable, Draining) as error:
-                if self._clock() - began >= LEASE_S:
-                    raise
-                _log.warning("%s; asking again in %.2g s", error, delay_s)
-            self._show("waiting")
-            if self._stop.wait(delay_s):
-                return None
-            delay_s = min(2 * delay_s, _LAST_DELAY_S)
+    def _retire(self) -> None:
+        """Tell the server, if it hears, that this worker does not push for now."""
+        try:
+            self._exchange.leave(self._identity.worker, self._identity.incarnation)
+        except ParamServerError as error:
+            _log.info("could not leave: %s", error)
 
     def _leaves(self, deadline: float) -> bool:
         return self._stop.is_set() or self._clock() >= deadline
@@ -356,12 +374,13 @@ class Worker:
             stages_s=stages_s,
         )
         self._tally = RoundTally(stages_s)
+        self._complained = set()
         return row
 
     def _show(self, phase: str) -> None:
         self._progress = {
             "phase": phase,  # idle, warm-up, training, waiting (for a server)
-            "updates": self._updates,  # applied gradients of this worker
+            "updates": self._updates,  # pushes of this worker that were taken
             "steps": self._actor.steps,
             "episodes": self._episodes,
             "return_mean": mean(self._recent_returns),
@@ -371,40 +390,3 @@ class Worker:
             "stages_s": self.timings.totals_s(),
             "heartbeat": self._clock(),
         }
-
-
-def make_worker(
-    config: AgentConfig,
-    *,
-    game: VectorGame,
-    nets: Nets,
-    exchange: Exchange,
-    identity: Identity,
-    seed: int | None = None,
-) -> Worker:
-    """Return a worker on these parts, with a replay buffer of its share of the capacity.
-
-    Its chances are drawn from `seed`; None takes the configuration's and the worker's name.
-    """
-    own_seed = config.seed_for(identity.worker) if seed is None else seed
-    exploring, drawing = np.random.default_rng(own_seed).spawn(2)
-    spec = game.spec
-    replay = ReplayBuffer(
-        config.replay_share,
-        frame_shape=spec.frame_shape,
-        stack=spec.stack,
-        num_envs=game.num_envs,
-        n_step=config.n_step,
-        gamma=config.gamma,
-        rng=drawing,
-    )
-    learner = Learner(nets, config)
-    return Worker(
-        actor=Actor(game, nets.act, replay, config, exploring),
-        learner=learner,
-        replay=replay,
-        exchange=exchange,
-        config=config,
-        identity=identity,
-        layout=learner.layout.digest,
-    )

@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+from param_server.wire import Push
 
 import caffe
 from barista.actor import Actor
@@ -23,6 +24,7 @@ class Watched(LocalExchange):
     def __init__(self, store):
         super().__init__(store)
         self.pushes, self.gradients, self.pulls, self.target_pulls = [], [], [], []
+        self.left = []  # how many pushes there were at each leaving
         self.failures = {}  # number of the push, from 1 → errors to raise before it succeeds
         self.before_push = {}  # number of the push → what happens first
 
@@ -42,6 +44,10 @@ class Watched(LocalExchange):
         self.before_push.pop(push.sequence, lambda: None)()
         self.gradients.append(gradient.copy())
         return super().push(push, gradient, out)
+
+    def leave(self, worker, incarnation, /):
+        self.left.append(len(self.gradients))
+        return super().leave(worker, incarnation)
 
 
 class Clock:
@@ -71,11 +77,13 @@ class Stop(threading.Event):
 class Rig:
     """A worker with its store, its exchange and its clock."""
 
-    def __init__(self, model, **changes):
+    def __init__(self, model, *, rules=None, **changes):
         caffe.set_random_seed(0)
         self.config = tiny.config(**{"num_envs": NUM_ENVS, "warmup": 40, **changes})
         self.nets = load_nets(model, batch_size=16, num_envs=NUM_ENVS)
-        self.store = tiny.sgd_store(self.nets.online, target_period=self.config.target_period)
+        self.store = tiny.sgd_store(
+            self.nets.online, target_period=self.config.target_period, rules=rules
+        )
         self.exchange = Watched(self.store)
         self.game = tiny.Catch(NUM_ENVS, seed=1)
         self.clock = Clock()
@@ -93,7 +101,7 @@ class Rig:
             exchange=self.exchange,
             config=self.config,
             identity=IDENTITY,
-            layout=self.store.layout.digest,
+            layout=self.store.layout,
             clock=self.clock,
         )
 
@@ -102,3 +110,11 @@ class Rig:
         self.store.check()
         self.replay.check()
         return row
+
+    def report(self, *, worker="host-1", sequence=1, **fields):
+        """Have another worker push a gradient of zeros, from the newest weights."""
+        push = Push(
+            run="run", worker=worker, incarnation="i", sequence=sequence, epoch=self.store.epoch,
+            version=self.store.version, layout=self.store.layout.digest, **fields,
+        )  # fmt: skip
+        return self.store.apply(push, np.zeros(self.store.layout.size, np.float32))

@@ -1,60 +1,20 @@
-"""A store over plain arrays, and a server for it on a port of the system's choice."""
+"""A server for a store, on a port of the system's choice."""
 
 import contextlib
 import threading
 import time
+from pathlib import Path
 
-import numpy as np
 from param_server.access import Access
 from param_server.app import create_app
-from param_server.errors import SnapshotFailed
+from param_server.downloads import Downloads
+from param_server.errors import NoSnapshot, SnapshotFailed
 from param_server.service import Service
 from param_server.serving import Server
-from param_server.store import Store
-from param_server.wire import Layout, Push
 
-LAYOUT = Layout.from_entries([("conv1/0", (2, 3)), ("conv1/1", (2,))])
+from tests.store_rig import EPOCH
+
 TOKEN = "the-token"
-EPOCH = 7
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-def make_store(layout=LAYOUT, **options):
-    """Return a store whose weights begin at 1 and lose each gradient."""
-    weights = np.ones(layout.size, np.float32)
-
-    def apply(gradient):
-        np.subtract(weights, gradient, out=weights)
-
-    def reset():
-        weights[...] = 1.0
-
-    settings = {"epoch": EPOCH, "clock": Clock(), "target_period": 3, **options}
-    return Store(layout, weights, apply=apply, reset=reset, **settings)
-
-
-def make_push(sequence=1, **fields):
-    """Return a push of the rig's layout, from version 0 unless told otherwise."""
-    defaults = {
-        "run": "r1", "worker": "w0", "incarnation": "i0", "epoch": EPOCH, "version": 0,
-        "layout": LAYOUT.digest, "loss": 0.5, "steps": 4,
-    }  # fmt: skip
-    return Push(sequence=sequence, **{**defaults, **fields})
-
-
-def ones(layout=LAYOUT, value=1.0):
-    return np.full(layout.size, value, np.float32)
-
-
-def weights_of(store):
-    return store.read(out=ones(store.layout)).weights
 
 
 class NoSnapshots:
@@ -67,27 +27,37 @@ class NoSnapshots:
             raise SnapshotFailed("no snapshot written to there: No space left on device")
         return {"path": "there", "epoch": EPOCH, "version": 0}
 
+    def mark_evaluated(self, version, *, return_mean, return_se, episodes):
+        if version != 0:
+            raise NoSnapshot(f"version {version} has no snapshot here")
+        return return_mean > 0
 
-def make_service(store, *, host="127.0.0.1", port=5500):
+
+def make_service(store, *, host="127.0.0.1", port=5500, snapshots=Path("nowhere")):
     entries = [[name, list(shape)] for name, shape in store.layout.entries]
-    snapshots = {"folder": "there", "last_version": None, "error": ""}
+    downloads = Downloads(snapshots)
+    last = {"folder": "there", "last_version": None, "error": ""}
     return Service(
         store,
         access=Access(TOKEN, host=host, port=port),
         snapshots=NoSnapshots(),
+        downloads=downloads,
         prototxt={
             "net": 'name: "n"', "solver": 'type: "Adam"', "solver_type": "Adam", "game": "catch",
             "layout": {"digest": store.layout.digest, "entries": entries}, "target_period": 3,
         },
-        status=lambda: {**store.status(), "lr": 0.1, "snapshots": snapshots},
+        status=lambda: {
+            **store.status(), "lr": 0.1, "snapshots": {**last, "available": downloads.listing()},
+            "layers": [],
+        },
         new_epoch=lambda: store.epoch + 1,
     )  # fmt: skip
 
 
 @contextlib.contextmanager
-def running(store):
+def running(store, **options):
     """Serve a store; yield its service with the server as ``.server``."""
-    server = Server("127.0.0.1", 0)
+    server = Server("127.0.0.1", 0, **options)
     service = make_service(store, port=server.port)
     server.application = create_app(service)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

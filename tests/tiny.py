@@ -119,8 +119,8 @@ def sgd_store(net, *, rate=0.05, clock=lambda: 0.0, **options):
     weights = net.param_arena.copy()
     start = weights.copy()
 
-    def apply(gradient):
-        weights[...] -= rate * gradient
+    def apply(gradient, scale):
+        weights[...] -= rate * scale * gradient
 
     def reset():
         weights[...] = start
@@ -130,6 +130,16 @@ def sgd_store(net, *, rate=0.05, clock=lambda: 0.0, **options):
         layout, weights, apply=apply, reset=reset, epoch=1, clock=clock,
         **{"target_period": 50, **options},
     )  # fmt: skip
+
+
+def weights_of(store):
+    """A copy of a store's weights."""
+    return store.read(out=np.empty(store.layout.size, np.float32)).weights
+
+
+def target_of(store):
+    """A copy of a store's target weights."""
+    return store.read_target(out=np.empty(store.layout.size, np.float32)).weights
 
 
 def play_greedily(game, q_values, episodes):

@@ -2,7 +2,7 @@
 
 While a round's job runs, the driver looks once a second at three things that nobody else can see:
 whether Spark gave the job any slot, whether the server lives, and whether it rejects one gradient
-after another.
+after another.  Between rounds it may evaluate; the time for that does not count as training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from param_server.errors import ParamServerError
+
 from barista import dqn
 from barista.report import describe
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from barista.config import AgentConfig
+    from barista.evaluation import Evaluator
     from barista.report import Progress
     from barista.run_folder import RunFolder
     from barista.spark.rounds import RoundJob, Rounds
@@ -77,6 +80,8 @@ class Training:
         workers: int,
         limits: Limits,
         check: Callable[[], None] = lambda: None,
+        evaluator: Evaluator | None = None,
+        evaluate_every: int = 0,
     ) -> None:
         self._rounds = rounds
         self._server = server
@@ -87,8 +92,10 @@ class Training:
         self._workers = workers
         self._limits = limits
         self._check = check  # raises what was asked for while nobody could listen
+        self._evaluator = evaluator
+        self._evaluate_every = evaluate_every  # rounds; 0: never
         self._deadline: float | None = None
-        self._updates_per_s = 0.0
+        self._pushes_per_s = 0.0
         self._snapshot_error = ""
         self.last_status: dict[str, Any] = {}
 
@@ -110,10 +117,10 @@ class Training:
         return done
 
     def _round(self, number: int, done: int, limit_s: float) -> None:
-        updates = self._updates_per_worker()
+        pushes = self._pushes_per_worker()
         request = {
             "number": number,
-            "quota": updates * self._workers,
+            "quota": pushes * self._workers,
             "deadline_s": limit_s,
         }
         began = time.monotonic()
@@ -121,8 +128,31 @@ class Training:
             self._assignment._replace(round=request), f"ddq round {number}: {self._summary()}"
         )
         self._watch(job, number, done, began + limit_s + GRACE_S)
-        rows = job.rows()
-        self._take(rows, number, time.monotonic() - began)
+        row = self._take(job.rows(), number, time.monotonic() - began)
+        try:
+            if self._evaluator and self._evaluate_every and (done + 1) % self._evaluate_every == 0:
+                row["evaluation"] = self._evaluate(self._evaluator, number, done)
+        finally:
+            self._keep(row)
+
+    def _evaluate(self, evaluator: Evaluator, number: int, done: int) -> dict[str, Any] | None:
+        """Play the weights after a round; return their score, None if the server is silent."""
+        began = time.monotonic()
+        self._look_at_server(number, done)
+        try:
+            score = evaluator.score()
+        except ParamServerError as error:
+            self._progress.say(f"warning: no evaluation after round {number}: {error}")
+            return None
+        finally:
+            spent_s = time.monotonic() - began
+            self._progress.pause(spent_s)
+            if self._deadline is not None:
+                self._deadline += spent_s
+        is_best = evaluator.best is score and len(evaluator.scores) > 1
+        better = ", the best so far" if is_best else ""
+        self._progress.say(f"evaluated version {score.version:,}: greedy {score}{better}")
+        return score.to_json()
 
     def _watch(self, job: RoundJob, number: int, done: int, give_up_at: float) -> None:
         waiting_since: float | None = time.monotonic()
@@ -183,14 +213,14 @@ class Training:
             self._progress.say(f"warning: {error}; the last good snapshot stays, training goes on")
         self._snapshot_error = error
 
-    def _take(self, rows: list[dict[str, Any]], number: int, seconds: float) -> None:
-        """Read a finished round's rows: restarts, rate, metrics."""
+    def _take(self, rows: list[dict[str, Any]], number: int, seconds: float) -> dict[str, Any]:
+        """Read a finished round's rows: restarts, rate; return the round's line of metrics."""
         for row in rows:
             for event in row.get("restarts", ()):
                 self._progress.say(f"{event}; restarted")
             self._keep_log(row.pop("log", []))
         rates = [
-            row["applied"] / busy
+            (row["applied"] + row["gathered"] + row["rejected"]) / busy
             for row in rows
             if (
                 busy := sum(
@@ -198,11 +228,12 @@ class Training:
                 )
             )
         ]
-        self._updates_per_s = sum(rates) or self._updates_per_s
+        self._pushes_per_s = sum(rates) or self._pushes_per_s
         status = self._server.status()
         if status is not None:
             self.last_status = status
-        row = {
+        self._progress.end_of_round(self._line(number))
+        return {
             "round": number,
             "time": time.time(),
             "seconds": round(seconds, 3),
@@ -210,11 +241,13 @@ class Training:
             **{key: self.last_status.get(key) for key in REPORTED},
             "workers": rows,
         }
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        """Add a line to the run's metrics."""
         try:
             self._folder.append(row)
         except OSError as error:
             self._progress.say(f"warning: metrics.jsonl: {error.strerror}; training goes on")
-        self._progress.end_of_round(self._line(number))
 
     def _keep_log(self, lines: list[str]) -> None:
         """Add what a Barista of another host has logged to the driver's file."""
@@ -222,12 +255,12 @@ class Training:
             with suppress(OSError), Path(self._assignment.log).open("a") as file:
                 file.write("\n".join(lines) + "\n")
 
-    def _updates_per_worker(self) -> int:
+    def _pushes_per_worker(self) -> int:
         if self._limits.updates_per_round is not None:
             return self._limits.updates_per_round
-        if not self._updates_per_s:
+        if not self._pushes_per_s:
             return FIRST_UPDATES
-        return max(1, round(self._updates_per_s * ROUND_S / self._workers))
+        return max(1, round(self._pushes_per_s * ROUND_S / self._workers))
 
     def epsilon(self) -> float:
         """Return ε at the total of agent steps last seen."""

@@ -10,8 +10,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+from typing import TYPE_CHECKING, Any
 
 from param_server.errors import Unauthorized, WrongHost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 COOKIE = "ddq_session"
 
@@ -37,20 +41,24 @@ class Access:
 
     def require_page(
         self, *, authorization: str | None, cookie: str | None, host: str | None
-    ) -> None:
-        """Let those who may read a page pass.
+    ) -> bool:
+        """Let those who may read a page pass; return whether they have shown the token.
+
+        The cookie counts as that.  On loopback nobody has to.
 
         Raises:
             WrongHost: If the server is bound to loopback and the page's host name is not.
             Unauthorized: If it is not, and there is neither token nor cookie.
         """
         if self.holds_token(authorization):
-            return
+            return True
+        has_cookie = hmac.compare_digest((cookie or "").encode(), self.cookie().encode())
         if self.is_loopback:
             if (host or "").lower() not in self._page_hosts:
                 raise WrongHost(f"this server has no pages under the name {host!r}")
-        elif not hmac.compare_digest((cookie or "").encode(), self.cookie().encode()):
+        elif not has_cookie:
             raise Unauthorized("this page needs the token, or a login")
+        return has_cookie
 
     def holds_token(self, authorization: str | None) -> bool:
         """Whether an Authorization header carries the token."""
@@ -64,6 +72,19 @@ class Access:
     def cookie(self) -> str:
         """Return the value of the pages' cookie: proof of the token, not the token."""
         return hmac.new(self._token, b"ddq pages", hashlib.sha256).hexdigest()
+
+
+def recognise(environ: Mapping[str, Any]) -> None:
+    """Tell the HTTP server, if it asks, that this request's peer has shown the token.
+
+    Args:
+        environ: The request's, of WSGI; see ``serving``.
+
+    Raises:
+        Crowded: If as many connections are open as may be.
+    """
+    if tell := environ.get("ddq.recognise"):
+        tell()
 
 
 def is_loopback(host: str) -> bool:

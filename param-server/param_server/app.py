@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from param_server import model_routes, page_routes
 from param_server.answers import document_response, problem_response, the_service
-from param_server.errors import Refused, SnapshotFailed, Unauthorized
+from param_server.errors import JournalFailed, Refused, SnapshotFailed, Unauthorized
 
 if TYPE_CHECKING:
     from param_server.service import Service
@@ -26,7 +26,7 @@ _FORM_LIMIT_BYTES = 4096
 
 def create_app(service: Service) -> Flask:
     """Return the application around one service."""
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)  # the pages have one, behind their rule
     app.extensions["ddq"] = service
     app.json.sort_keys = False  # type: ignore[attr-defined]  # of the default provider
     app.config["MAX_CONTENT_LENGTH"] = _FORM_LIMIT_BYTES  # of what Flask itself reads
@@ -35,6 +35,7 @@ def create_app(service: Service) -> Flask:
     app.register_error_handler(Refused, _answer_refused)
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(SnapshotFailed, _answer_snapshot_failed)
+    app.register_error_handler(JournalFailed, _answer_journal_failed)
     app.register_error_handler(Exception, _answer_failure)
     return app
 
@@ -48,7 +49,7 @@ def _answer_refused(error: Refused) -> Response:
         response = document_response(error.problem())
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = 'Bearer realm="ddq"'
-    if error.status == 503:
+    if error.status in {425, 503}:
         response.headers["Retry-After"] = "1"
     return response
 
@@ -56,13 +57,17 @@ def _answer_refused(error: Refused) -> Response:
 def _answer_http_error(error: HTTPException) -> Response | HTTPException:
     if error.code is None or error.code < 400:
         return error
-    kind = (error.name or "error").lower().replace(" ", "-")
+    kind = "too-large" if error.code == 413 else (error.name or "error").lower().replace(" ", "-")
     the_service().metrics.refused.labels(kind).inc()
     return problem_response(kind, error.code, error.description or error.name)
 
 
 def _answer_snapshot_failed(error: SnapshotFailed) -> Response:
     return problem_response("snapshot-failed", 507, str(error))
+
+
+def _answer_journal_failed(error: JournalFailed) -> Response:
+    return problem_response("journal-failed", 507, str(error))
 
 
 def _answer_failure(error: Exception) -> Response:

@@ -13,6 +13,9 @@ import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from param_server.errors import UserMistake
+from param_server.tls import client_context
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -29,6 +32,7 @@ class StandaloneServer:
     pid: int
     layout: str  # digest
     game: str
+    tls_ca: str = ""  # path of the PEM file that vouches for it, if it speaks TLS
 
 
 def record_path(logs: Path, port: int) -> Path:
@@ -99,7 +103,16 @@ def _is_running(pid: int) -> bool:
 def _answers(server: StandaloneServer) -> bool | None:
     """Whether the server of a record answers; None if that cannot be told."""
     host, _, port = server.address.rpartition(":")
-    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=_ASK_S)
+    peer = host.strip("[]"), int(port)
+    connection: http.client.HTTPConnection
+    if server.tls_ca:
+        try:
+            trusted = client_context(server.tls_ca)
+        except UserMistake:  # the certificate is gone
+            return None
+        connection = http.client.HTTPSConnection(*peer, timeout=_ASK_S, context=trusted)
+    else:
+        connection = http.client.HTTPConnection(*peer, timeout=_ASK_S)
     try:
         headers = {"Authorization": f"Bearer {server.token}"}
         connection.request("GET", "/healthz", headers=headers)

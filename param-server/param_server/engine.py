@@ -11,6 +11,8 @@ ends the process where it has no exception; `rehearse` finds that out beforehand
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +23,9 @@ from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
 import caffe
-from param_server.errors import SnapshotFailed, UserMistake
+from param_server.errors import BadRequest, SnapshotFailed, UserMistake
 from param_server.network import essence, learnable, parameters_of
+from param_server.payload import payload_bytes, read_payload
 from param_server.rehearsal import rehearse
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MODEL, TARGET, STATE = "model.caffemodel", "target.caffemodel", "solver.solverstate"
+INITIAL, GATHERED = "initial.caffemodel", "gathered.f32"
 NET, SOLVER = "train_val.prototxt", "solver.prototxt"
 _TEST_FIELDS = ("test_net", "test_net_param", "test_iter", "test_interval", "test_state")
 _REFUSALS = (ValueError, RuntimeError)
@@ -78,6 +82,7 @@ class Engine:
         except _REFUSALS as error:
             raise UserMistake(f"{solver_file}: {error}") from error
         self.solver_type = param.type
+        self.iter_size = param.iter_size  # gradients in an update
         self._parameters = parameters_of(self._solver.net)
         self.layout = self._parameters.layout
         if not self.layout.size:
@@ -95,14 +100,24 @@ class Engine:
         # The shortest number that is this float32: 0.0001, not 9.999999747378752e-05.
         return float(str(np.float32(self._solver.lr)))
 
-    def apply(self, gradient: Float32) -> None:
-        """Apply one gradient, float32 [P], to the weights."""
+    def apply(self, gradient: Float32, scale: float = 1.0) -> None:
+        """Apply one gradient, float32 [P], to the weights, the step multiplied by ``scale``.
+
+        With ``iter_size`` n the gradient is the sum of n: Caffe divides it.
+        """
+        before = self.weights.copy() if scale != 1 else None
         self._parameters.set_gradient(gradient)
         self._solver.apply_update()
         self.weights = self._parameters.weights()
+        if before is not None:  # θ ← θ_old + scale (θ_new - θ_old)
+            step = self.weights - before
+            step *= np.float32(scale)
+            step += before
+            self._parameters.set_weights(step)
+            self.weights = self._parameters.weights()
 
     def reset(self) -> None:
-        """Go back to the weights and the state that the server began with."""
+        """Go back to the weights and the state of version 0."""
         with self._state(self._work) as state:
             self._solver.restore(state)
         self.weights = self._parameters.weights()
@@ -120,11 +135,22 @@ class Engine:
                 written = f"{prefix}_iter_{self._solver.iter}{suffix}"
                 Path(written).replace(folder / name)
         except (*_REFUSALS, OSError) as error:
+            for part in self._work.glob(f"{Path(prefix).name}_iter_*"):
+                part.unlink()  # the disk may be full
             raise SnapshotFailed(f"no snapshot written to {folder.parent}: {error}") from error
 
-    def finish(self, folder: Path, target: Float32) -> None:
-        """Complete what ``save`` wrote, with no need of the lock: target, texts, relative names."""
+    def finish(self, folder: Path, target: Float32, gathered: Float32 | None = None) -> None:
+        """Complete what ``save`` wrote, with no need of the lock: the rest, and relative names.
+
+        Args:
+            folder: What was given to ``save``.
+            target: The target weights, float32 [P].
+            gathered: The part of the next update that is there already, float32 [P].
+        """
         self._finish_state(folder)
+        _link(self._work / MODEL, folder / INITIAL)
+        if gathered is not None:
+            (folder / GATHERED).write_bytes(payload_bytes(gathered))
         message = _read_weights(folder / MODEL)
         for parameter, (_, part) in zip(learnable(message), self.layout.slices(), strict=True):
             for layer, blob in parameter.places:  # the last one that shares it is loaded last
@@ -140,7 +166,7 @@ class Engine:
         (folder / SOLVER).write_text(text_format.MessageToString(param))
 
     def restore(self, folder: Path) -> None:
-        """Take up weights and solver state of a snapshot.
+        """Take up weights and solver state of a snapshot, and its version 0 for ``reset``.
 
         Raises:
             SnapshotFailed: If they are not of this net and solver type.
@@ -149,6 +175,10 @@ class Engine:
             with self._state(folder) as state:
                 rehearse(solver=self._solver_file, state=state)
                 self._solver.restore(state)
+            if (folder / INITIAL).exists():  # else this server's own beginning stays version 0
+                begun = self._work / INITIAL
+                shutil.copyfile(folder / INITIAL, begun)
+                begun.replace(self._work / MODEL)
         except (*_REFUSALS, OSError, DecodeError) as error:
             raise SnapshotFailed(f"snapshot {folder} does not fit: {error}") from error
         self.weights = self._parameters.weights()
@@ -168,6 +198,22 @@ class Engine:
         except (ValueError, OSError, DecodeError) as error:
             raise SnapshotFailed(f"snapshot {folder} does not fit: {error}") from error
         return target
+
+    def read_gathered(self, folder: Path) -> Float32 | None:
+        """Return the part of an update that a snapshot holds, float32 [P], None if it has none.
+
+        Raises:
+            SnapshotFailed: If it is not of this net.
+        """
+        gathered = np.empty(self.layout.size, np.float32)
+        try:
+            with (folder / GATHERED).open("rb") as file:
+                read_payload(file, (folder / GATHERED).stat().st_size, gathered)
+        except FileNotFoundError:
+            return None
+        except (OSError, BadRequest) as error:
+            raise SnapshotFailed(f"snapshot {folder} does not fit: {error}") from error
+        return gathered
 
     def has_net_of(self, folder: Path) -> bool:
         """Whether a snapshot's net is this one, but for comments, name and batch size."""
@@ -226,6 +272,14 @@ class Engine:
             raise UserMistake(f"--weights {path}: {error}") from error
         except _REFUSALS as error:
             raise UserMistake(f"--weights {error}") from error
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file another name, or copy it where files have but one."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _read_text(path: Path) -> str:

@@ -4,18 +4,25 @@
     * UserMistake              the command line, a file or a port is wrong: one line, exit code 2
     * ServerStartError         an embedded server did not come up
     * SnapshotFailed           a snapshot could not be written, or none can be read
+    * JournalFailed            a push could not be made durable, and was not applied
     * ServerUnreachable        no answer, after all retries
+    * Untrusted                the server's certificate, or that it has none; repeating cannot help
     * ServerFailed             the server answered 500 or more
     * Refused                  the server answered, and did nothing
         * Unauthorized         401
         * BadRequest           400, and any other refusal that repeating cannot mend
             * WrongHost        403
+            * NoSnapshot       404
+            * TooSlow          408
             * LengthRequired   411
             * TooLarge         413
         * WrongRun             409, another run is bound to the server
         * LayoutMismatch       409, the gradient belongs to another network
         * EpochChanged         409, the gradient belongs to another life of the server
         * Draining             503, the server is going down
+        * Crowded              503, as many are connected as may be
+        * TooManyViewers       503, as many are watching the dashboard as may
+        * TooEarly             425, the worker is too far ahead of the others
 
 A refusal is raised by the store or a route, travels as problem JSON (RFC 9457), and is raised
 again by the client as the same class with the same members.
@@ -56,12 +63,20 @@ class SnapshotFailed(ParamServerError):  # noqa: N818 - named for what happened
     """A snapshot could not be written or read; snapshots already on disk are untouched."""
 
 
+class JournalFailed(ParamServerError):  # noqa: N818 - named for what happened
+    """A push could not be written to the journal; it was not applied."""
+
+
 class ServerUnreachable(ParamServerError):  # noqa: N818 - named for what happened
     """Nobody answers at ``address``."""
 
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(f"no parameter server answers at {address}: {reason}")
         self.address = address
+
+
+class Untrusted(ParamServerError):  # noqa: N818 - named for what happened
+    """TLS came to nothing: the certificate is wrong, or one side does not speak TLS."""
 
 
 class ServerFailed(ParamServerError):  # noqa: N818 - named for what happened
@@ -103,6 +118,20 @@ class WrongHost(BadRequest):
 
     status = 403
     kind = "wrong-host"
+
+
+class NoSnapshot(BadRequest):
+    """The version that was asked about has no snapshot."""
+
+    status = 404
+    kind = "no-snapshot"
+
+
+class TooSlow(BadRequest):
+    """A body that did not come in the time that its length allows."""
+
+    status = 408
+    kind = "too-slow"
 
 
 class LengthRequired(BadRequest):
@@ -157,18 +186,47 @@ class Draining(Refused):
     kind = "draining"
 
 
+class Crowded(Refused):
+    """As many connections are open as the server keeps; this one is closed after the answer."""
+
+    status = 503
+    kind = "crowded"
+
+
+class TooManyViewers(Refused):
+    """As many viewers are watching the dashboard as the server has threads for."""
+
+    status = 503
+    kind = "too-many-viewers"
+
+
+class TooEarly(Refused):
+    """The worker is so far ahead of the others that the policy has it wait.
+
+    The push changed nothing: the same one is to be sent again after Retry-After.
+    """
+
+    status = 425
+    kind = "too-early"
+
+
 _BY_KIND: dict[str, type[Refused]] = {
     error.kind: error
     for error in (
         BadRequest,
         Unauthorized,
         WrongHost,
+        NoSnapshot,
+        TooSlow,
         LengthRequired,
         TooLarge,
         WrongRun,
         LayoutMismatch,
         EpochChanged,
         Draining,
+        Crowded,
+        TooManyViewers,
+        TooEarly,
     )
 }
 _STANDARD_MEMBERS = frozenset({"type", "title", "status", "detail"})

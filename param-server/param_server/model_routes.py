@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
 
-from param_server import wire
+from param_server import openapi, wire
+from param_server.access import recognise
 from param_server.answers import problem_response, the_service
 from param_server.errors import BadRequest, LengthRequired, TooLarge
+from param_server.fields import Fields, decode_object
 from param_server.page_routes import require_page
 
 if TYPE_CHECKING:
-    from param_server.service import Service
-    from param_server.wire import Model
+    from param_server.wire import Float32, Layout, Model, Push
 
 _log = logging.getLogger(__name__)
 
-_TAG = re.compile(r'"(\d{1,19})-(target-)?(\d{1,19})"')
+_TAG = re.compile(r'"([0-9]{1,19})-(target-)?([0-9]{1,19})"')
+_LOOKED_INTO_BYTES = 1 << 30  # a longer body is refused without a look at its header
+_OPEN_AS_PAGES = ("model.status_data", "model.description")
 
 blueprint = Blueprint("model", __name__, url_prefix="/api/v1")
 
@@ -31,10 +34,11 @@ blueprint = Blueprint("model", __name__, url_prefix="/api/v1")
 def _require_token() -> None:
     service = the_service()
     authorization = request.headers.get("Authorization")
-    if request.endpoint == "model.status_data":
+    if request.endpoint in _OPEN_AS_PAGES:
         require_page()
     else:
         service.access.require_token(authorization)
+        recognise(request.environ)
     run, worker = request.headers.get("DDQ-Run", ""), request.headers.get("DDQ-Worker", "")
     if run and service.access.holds_token(authorization):
         service.store.hear(run, worker)
@@ -45,12 +49,15 @@ def latest_model() -> Response:
     """Answer the weights, or the target's, unless the reader has them."""
     service = the_service()
     with service.metrics.request_s.labels("latest_model").time():
-        is_target = request.args.get("which") == "target"
+        choices = ("weights", "target")
+        is_target = Fields(request.args).one_of("which", choices, default="weights") == "target"
+        asked = {"DDQ-Dtype": request.headers.get("DDQ-Dtype", wire.DTYPE)}
+        dtype = Fields(asked).one_of("DDQ-Dtype", wire.DTYPES)
         known = _known(is_target=is_target)
         model = service.pull(known, service.buffer(), target=is_target)
         if model is None:
             return Response(status=304)
-        response = _frame(wire.encode_model(model), model)
+        response = _frame(wire.encode_model(model, dtype), model, dtype)
         version = f"target-{model.target_version}" if is_target else str(model.version)
         response.headers["ETag"] = f'"{model.epoch}-{version}"'
         return response
@@ -62,22 +69,29 @@ def update_model() -> Response:
     service = the_service()
     with service.metrics.request_s.labels("update_model").time():
         gradient = service.buffer()
-        header, length = wire.read_header(request.environ["wsgi.input"], _frame_length(service))
-        push = wire.decode_push(header)
-        wire.read_payload(request.environ["wsgi.input"], length, gradient)
+        push = _read_push(service.store.layout, gradient)
         answer, model = service.push(push, gradient, out=gradient)
         if answer.status == "rejected":
             return problem_response(
                 "rejected", 422, answer.reason, answer=wire.answer_fields(answer)
             )
-        return _frame(wire.encode_answer(answer, model), model)
+        dtype = push.model_dtype
+        return _frame(wire.encode_answer(answer, model, dtype), model, dtype)
+
+
+@blueprint.post("/leave")
+def leave() -> dict[str, Any]:
+    """Note that a worker pushes no more for now, so that nobody waits for it."""
+    fields = _fields()
+    the_service().store.leave(fields.text("worker"), fields.text("incarnation"))
+    return {}
 
 
 @blueprint.post("/clear_model")
 def clear_model() -> dict[str, Any]:
     """Send the model back to version 0."""
     store = the_service().store
-    store.clear(the_service().new_epoch())
+    the_service().clear()
     _log.warning("model cleared by %s, epoch %d", request.remote_addr, store.epoch)
     return {"epoch": store.epoch, "version": store.version}
 
@@ -86,6 +100,19 @@ def clear_model() -> dict[str, Any]:
 def snapshot() -> dict[str, Any]:
     """Write a snapshot now."""
     return the_service().snapshots.now()
+
+
+@blueprint.post("/evaluation")
+def evaluation() -> dict[str, Any]:
+    """Note how good a snapshot's weights play: the best one is kept."""
+    fields = _fields()
+    is_best = the_service().snapshots.mark_evaluated(
+        fields.integer("version"),
+        return_mean=fields.finite_number("return_mean"),
+        return_se=fields.finite_number("return_se", at_least=0.0),
+        episodes=fields.integer("episodes", at_least=1),
+    )
+    return {"best": is_best}
 
 
 @blueprint.get("/prototxt")
@@ -116,6 +143,12 @@ def status_data() -> dict[str, Any]:
     return the_service().status()
 
 
+@blueprint.get("/openapi.json")
+def description() -> dict[str, Any]:
+    """Answer the description of all routes."""
+    return openapi.DOCUMENT
+
+
 def _known(*, is_target: bool) -> tuple[int, int] | None:
     match = _TAG.fullmatch(request.headers.get("If-None-Match", ""))
     if match is None or bool(match[2]) != is_target:
@@ -123,27 +156,46 @@ def _known(*, is_target: bool) -> tuple[int, int] | None:
     return int(match[1]), int(match[3])
 
 
-def _frame_length(service: Service) -> int:
-    """Return a push's Content-Length, refusing what no push of this network can have."""
-    length = request.environ.get("CONTENT_LENGTH", "")
-    if not length or "HTTP_TRANSFER_ENCODING" in request.environ:
+def _read_push(layout: Layout, gradient: Float32) -> Push:
+    """Read the request's frame, its payload into ``gradient``.
+
+    The gradient of another network has another length as a rule.  Its worker is told which
+    parameter differs, before its length is complained of.
+
+    Raises:
+        BadRequest, LengthRequired, TooLarge, LayoutMismatch: If it is no push of this network.
+    """
+    body, text = request.environ["wsgi.input"], request.environ.get("CONTENT_LENGTH", "")
+    if not text or "HTTP_TRANSFER_ENCODING" in request.environ:
         raise LengthRequired("a push needs a Content-Length and no Transfer-Encoding")
-    largest = wire.PREFIX.size + wire.HEADER_LIMIT_BYTES + 4 * service.store.layout.size
-    if int(length) > largest:
-        raise TooLarge(f"the body has {length} bytes, a push of this network at most {largest}")
-    return int(length)
+    length = int(text)
+    largest = wire.PREFIX.size + wire.HEADER_LIMIT_BYTES + wire.payload_size(layout.size)
+    too_large = TooLarge(f"the body has {length} bytes, a push of this network at most {largest}")
+    if length > max(largest, _LOOKED_INTO_BYTES):
+        raise too_large
+    try:
+        header, rest = wire.read_header(body, length)
+        push, dtype = wire.decode_push(header), wire.payload_dtype(header)
+        if rest != wire.payload_size(layout.size, dtype) and push.layout != layout.digest:
+            raise layout.mismatch(push.layout, push.entries)
+        wire.read_payload(body, rest, gradient, dtype)
+    except BadRequest:
+        if length > largest:
+            raise too_large from None
+        raise
+    return push
 
 
 def _run_of_body() -> str:
-    document = request.get_json(silent=True)
-    run = document.get("run") if isinstance(document, dict) else None
-    if not isinstance(run, str) or not 0 < len(run) <= 256:
-        raise BadRequest('expected {"run": "NAME"}')
-    return run
+    return _fields().text("run", at_least=1)
 
 
-def _frame(header: bytes, model: Model | None) -> Response:
+def _fields() -> Fields:
+    return Fields(decode_object(request.get_data(cache=False)))
+
+
+def _frame(header: bytes, model: Model | None, dtype: str) -> Response:
     parts: list[Any] = [header]
     if model is not None:
-        parts.append(wire.payload_bytes(model.weights))
+        parts.append(wire.payload_bytes(model.weights, dtype))
     return Response(parts, mimetype=wire.MEDIA_TYPE)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from param_server.errors import UserMistake
+from param_server.staleness import PolicyError, parse_policy
 
 DEFAULT_PORT = 5500
 
@@ -25,11 +26,18 @@ class Config:
     weights: Path | None = None
     snapshot_dir: Path | None = None
     resume: Path | None = None
+    keep: int = 5
     durability: str = "interval"
     snapshot_updates: int = 0
     snapshot_seconds: float = 120.0
     token_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    same_host: bool = True
     target_period: int = 500
+    staleness: str = "accept"
+    outliers: float = 0.0
+    lease: float = 60.0
     game: str = ""
     run: str = ""
     embedded: bool = False
@@ -62,13 +70,13 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--seed", type=_count, help="of the initial weights (default: random)")
     group.add_argument(
         "--target-period",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="updates between two target copies (default: %(default)s)",
     )
     group = result.add_argument_group("address")
     group.add_argument(
-        "--port", type=_port, help=f"0 is any (default: the first free one from {DEFAULT_PORT})"
+        "--port", type=port, help=f"0 is any (default: the first free one from {DEFAULT_PORT})"
     )
     group.add_argument("--host", help="address to bind to (default: %(default)s)")
     group.add_argument(
@@ -77,6 +85,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="holds the token (default: DDQ_TOKEN, or a random one)",
     )
+    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve https with this PEM")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    group.add_argument(
+        "--no-same-host",
+        dest="same_host",
+        action="store_false",
+        help="no shared memory for workers of this machine: HTTP only",
+    )
+    _add_consistency_flags(result)
     _add_snapshot_flags(result)
     group = result.add_argument_group("run")
     group.add_argument("--run", metavar="ID", help="serve this run only")
@@ -86,6 +103,28 @@ def parser() -> argparse.ArgumentParser:
         help="a driver's child: one JSON line when ready, stop when stdin ends",
     )
     return result
+
+
+def _add_consistency_flags(result: argparse.ArgumentParser) -> None:
+    group = result.add_argument_group("consistency (docs/consistency.md says when to choose which)")
+    group.add_argument(
+        "--staleness",
+        type=policy,
+        metavar="POLICY",
+        help="accept, reject:S, scale, dc[:LAMBDA], ssp:S, sync[:N] (default: %(default)s)",
+    )
+    group.add_argument(
+        "--outliers",
+        type=sigmas,
+        metavar="SIGMAS",
+        help="reject a gradient whose loss is so many standard deviations above the mean; 0: none",
+    )
+    group.add_argument(
+        "--lease",
+        type=seconds,
+        metavar="S",
+        help="seconds of silence after which nobody waits for a worker (default: %(default)s)",
+    )
 
 
 def _add_snapshot_flags(result: argparse.ArgumentParser) -> None:
@@ -101,8 +140,15 @@ def _add_snapshot_flags(result: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--durability",
-        choices=["interval"],
-        help="what a kill can lose: interval = what came after the last snapshot",
+        choices=["interval", "acknowledged"],
+        help="what a kill can lose: interval = what came after the last snapshot; acknowledged = "
+        "nothing, each push is on disk before it is answered (default: %(default)s)",
+    )
+    group.add_argument(
+        "--keep",
+        type=positive,
+        metavar="K",
+        help="snapshots kept, beside the best by evaluation (default: %(default)s)",
     )
     group.add_argument(
         "--snapshot-updates",
@@ -112,7 +158,7 @@ def _add_snapshot_flags(result: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--snapshot-seconds",
-        type=_seconds,
+        type=seconds,
         metavar="S",
         help="seconds between two; 0: by updates only (default: %(default)s)",
     )
@@ -122,11 +168,13 @@ def _count(text: str) -> int:
     return _integer(text, 0, 2**31 - 1)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Parse a whole number above zero."""
     return _integer(text, 1, 2**31 - 1)
 
 
-def _port(text: str) -> int:
+def port(text: str) -> int:
+    """Parse a TCP port; 0 is any."""
     return _integer(text, 0, 65535)
 
 
@@ -136,11 +184,30 @@ def _integer(text: str, least: int, most: int) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def policy(text: str) -> str:
+    """Check a staleness policy; return it as it was typed."""
+    try:
+        parse_policy(text)
+    except PolicyError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def sigmas(text: str) -> float:
+    """Parse a number of standard deviations."""
+    return _number(text, "a number of standard deviations")
+
+
+def seconds(text: str) -> float:
+    """Parse a duration."""
+    return _number(text, "a number of seconds")
+
+
+def _number(text: str, what: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return value

@@ -20,6 +20,7 @@ from param_server.ports import holder
 from param_server.serving import Server
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
 _PORTS_TRIED = 100
@@ -63,8 +64,10 @@ def token(file: Path | None) -> str:
     return content
 
 
-def bind(host: str, port: int | None) -> Server:
+def bind(host: str, port: int | None, *, tls: ssl.SSLContext | None = None) -> Server:
     """Return a server that listens: on the port, or the first free one from the default.
+
+    With ``tls`` it is an https server.
 
     Raises:
         UserMistake: If the port is taken (naming its holder) or the host is not ours.
@@ -73,7 +76,7 @@ def bind(host: str, port: int | None) -> Server:
     ports = range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED) if port is None else [port]
     for candidate in ports:
         try:
-            return Server(host, candidate)
+            return Server(host, candidate, tls=tls)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise UserMistake(

@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from param_server.filters import Filters
+from param_server.live import Live
 from param_server.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from param_server.access import Access
+    from param_server.downloads import Downloads
     from param_server.store import Store
     from param_server.wire import Float32, Model, Push, PushAnswer
+
+
+_PATIENCE_S = 1.0  # how long a push may wait here for other workers'
 
 
 class Snapshots(Protocol):
@@ -26,6 +32,29 @@ class Snapshots(Protocol):
 
     def now(self) -> dict[str, Any]:
         """Write one and return its path, epoch and version."""
+
+    def mark_evaluated(
+        self, version: int, /, *, return_mean: float, return_se: float, episodes: int
+    ) -> bool:
+        """Note how good a version plays; return whether it is the best so far.
+
+        Raises:
+            NoSnapshot: If that version has none.
+        """
+
+
+class Durability(Protocol):
+    """Whatever has to happen between a change and its acknowledgement."""
+
+    def acknowledge(self, store: Store, /) -> None:
+        """Return when all that this thread has changed may be acknowledged."""
+
+
+class _Forgetful:
+    """Has nothing happen."""
+
+    def acknowledge(self, store: Store, /) -> None:
+        """See ``Durability``."""
 
 
 class Service:
@@ -37,17 +66,23 @@ class Service:
         *,
         access: Access,
         snapshots: Snapshots,
+        downloads: Downloads,
         prototxt: Mapping[str, Any],
         status: Callable[[], dict[str, Any]],
         new_epoch: Callable[[], int],
+        durability: Durability | None = None,
     ) -> None:
+        self._durability = durability or _Forgetful()
         self.store = store
         self.access = access
         self.snapshots = snapshots
+        self.downloads = downloads
         self.prototxt = prototxt
         self.status = status
         self.new_epoch = new_epoch
         self.metrics = Metrics(status)
+        self.live = Live(status)
+        self.filters = Filters(store)
         self._local = threading.local()
 
     def push(self, push: Push, gradient: Float32, out: Float32) -> tuple[PushAnswer, Model | None]:
@@ -60,10 +95,23 @@ class Service:
 
         Raises:
             Refused: See ``Store``; nothing changed.
+            JournalFailed: It could not be made durable, and is not acknowledged.
         """
         if push.want_model:
-            return self.store.exchange(push, gradient, out=out)
-        return self.store.apply(push, gradient), None
+            answered = self.store.exchange(push, gradient, out=out, patience_s=_PATIENCE_S)
+        else:
+            answered = self.store.apply(push, gradient, patience_s=_PATIENCE_S), None
+        self._durability.acknowledge(self.store)
+        return answered
+
+    def clear(self) -> None:
+        """Send the model back to version 0, in a new epoch.
+
+        Raises:
+            JournalFailed: As for ``push``.
+        """
+        self.store.clear(self.new_epoch())
+        self._durability.acknowledge(self.store)
 
     def pull(
         self, known: tuple[int, int] | None, out: Float32, *, target: bool = False

@@ -3,30 +3,41 @@
 The design.  A push is one large body in, a pull one large body out, and the server's time per
 update bounds the whole training.  So a request's body is handed to the application as a stream
 that reads from the socket into the application's own memory, a response's parts go from that
-memory to the socket, connections are kept alive, and Nagle's algorithm is off.  The standard
-library's ``http.server`` parses requests and ``socketserver`` owns the threads: one per
-connection, which is one per worker.  Figures beside other servers are in
+memory to the socket, connections are kept alive, and Nagle's algorithm is off.  One thread per
+connection, which is one per worker; who may have a thread, and for how long, is said in
+``connections`` and by ``Limits``.  Figures beside other servers are in
 docs/decisions/0001-http-server.md.
+
+An application that has seen the token says so by calling ``environ["ddq.recognise"]``.
 
 A request whose body the application did not read (its token was wrong, say) is answered first and
 then read and thrown away, so that the client finds the answer and not a broken connection.  What
 cannot be thrown away within the limit closes the connection.  Chunked bodies are not understood,
-on purpose: a push says how long it is.
+on purpose: a push says how long it is.  An answer without a length (server-sent events) is sent
+part by part, and its end is the connection's.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
+import email.utils
 import json
 import logging
 import socket
 import socketserver
+import ssl
 import sys
-from http.server import BaseHTTPRequestHandler
+import threading
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from param_server.errors import problem
+from param_server.connections import Connections
+from param_server.errors import Crowded, problem
+from param_server.request_head import NotHttp, parse_head
+from param_server.stream import TLS_RECORD, Body, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,31 +45,65 @@ if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import WSGIApplication
 
+    from param_server.request_head import Head
+
 _log = logging.getLogger(__name__)
 
-IDLE_S = 75.0  # a silent connection is closed after this long
-_SOCKET_BUFFER_BYTES = 1 << 20
+# A sender's buffer that stays in the processor's cache, and room for what a reader is behind:
+# 256 KiB and 1 MiB were the fastest of 64 KiB to 4 MiB.
+_SEND_BUFFER_BYTES = 256 << 10
+_RECEIVE_BUFFER_BYTES = 1 << 20
 _DISCARD_LIMIT_BYTES = 64 << 20
-_DISCARD_S = 5.0  # between two pieces of a body that nobody wants
 _JOIN_LIMIT_BYTES = 16 << 10  # parts of a response up to this size share the headers' packet
 
 
-class Server(socketserver.ThreadingTCPServer):
+@dataclass(frozen=True)
+class Limits:
+    """How many may be connected, and how long each step may take them."""
+
+    strangers: int = 128
+    known: int = 512
+    head_s: float = 10.0  # for a request's head; for a stranger's first word too
+    idle_s: float = 75.0  # between two requests of somebody known
+    discard_s: float = 5.0  # for a body that nobody wants
+    # A body in, or a part of an answer out, may take head_s and as long as this rate needs.
+    bytes_per_s: float = 64 << 10
+
+    def transfer_s(self, size: int) -> float:
+        """Return the seconds that so many bytes may take."""
+        return self.head_s + size / self.bytes_per_s
+
+
+class Server(socketserver.TCPServer):
     """Serves one application, one thread per connection.
 
     The constructor binds and listens; requests wait until ``serve_forever`` runs.
+
+    Args:
+        host: The address to bind to.
+        port: The port; 0 is any.
+        tls: Makes it an https server.
+        limits: How many may be connected, and for how long.
     """
 
-    daemon_threads = True
-    block_on_close = False
     allow_reuse_address = True
-    request_queue_size = 128
+    request_queue_size = 1024  # where it is full, who connects waits a second for its next try
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         if ":" in host:
             self.address_family = socket.AF_INET6
         self.application: WSGIApplication | None = None
-        super().__init__((host, port), _Handler)
+        self.tls = tls
+        self.limits = limits or Limits()
+        self.connections = Connections(strangers=self.limits.strangers, known=self.limits.known)
+        super().__init__((host, port), socketserver.BaseRequestHandler)
 
     @property
     def host(self) -> str:
@@ -76,116 +121,177 @@ class Server(socketserver.ThreadingTCPServer):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """Log what broke a connection; a peer that went away is no error."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, ConnectionError | TimeoutError):
-            _log.exception("connection of %s failed", client_address[0])
+    @property
+    def url(self) -> str:
+        """Its address as a person enters it."""
+        return f"{'https' if self.tls else 'http'}://{self.address}"
 
-
-class _Body(io.RawIOBase):
-    """A request's body: as many bytes of the connection as its Content-Length says."""
-
-    def __init__(self, connection: io.BufferedIOBase, length: int) -> None:
-        self._connection = connection
-        self.remaining = length
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")[: self.remaining]
-        count = self._connection.readinto(view) if view else 0
-        self.remaining -= count
-        return count
-
-    def discard(self) -> bool:
-        """Read and forget the rest; return whether the end was reached."""
-        scratch = bytearray(1 << 18)
-        budget = _DISCARD_LIMIT_BYTES
-        while self.remaining and budget > 0:
-            count = self.readinto(scratch)
-            if not count:
-                break
-            budget -= count
-        return self.remaining == 0
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """One connection: parses requests and runs the application for each."""
-
-    server: Server
-    connection: socket.socket
-    protocol_version = "HTTP/1.1"
-    default_request_version = "HTTP/1.1"  # so that even nonsense gets a status line
-    timeout = IDLE_S
-
-    def setup(self) -> None:
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            self.request.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
-        super().setup()
-
-    def _respond(self) -> None:
-        length = self._body_length()
-        if length is None:
-            self.close_connection = True
-            self.send_error(400, "Content-Length is not one number")
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a new connection in a thread of its own, if there may be another."""
+        connection = _Connection(self, request, str(client_address[0]))
+        if not self.connections.admit(connection):
+            request.close()
             return
-        body = _Body(self.rfile, length)
-        if "Transfer-Encoding" in self.headers or length > _DISCARD_LIMIT_BYTES:
-            self.close_connection = True
-        assert self.server.application is not None
-        parts = self.server.application(self._environ(body), self._start_response)
+        try:
+            threading.Thread(target=connection.serve, name="http", daemon=True).start()
+        except RuntimeError:  # no more threads
+            connection.close()
+            raise
+
+    def server_close(self) -> None:
+        """Stop listening, and end all connections."""
+        super().server_close()
+        self.connections.close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Log why a connection could not be served."""
+        _log.exception("connection of %s failed", client_address[0])
+
+
+class _Connection:
+    """One connection: reads requests and runs the application for each."""
+
+    def __init__(self, server: Server, connection: socket.socket, peer: str) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._socket = connection
+        self._stream = Stream(connection)
+        self._peer = peer
+        self._is_cut = False
+        self._closes = False  # after this request
+        self._method = ""
+        self._unsent = b""  # head and first parts of the response
+        self._is_whole = True  # the response says how long it is
+
+    def cut(self) -> None:
+        """End it from another thread: whatever it waits for fails."""
+        self._is_cut = True
+        with contextlib.suppress(OSError):
+            # A TLS socket's own method would touch what its thread is working with.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it, and have it struck from the book."""
+        self._socket.close()
+        self._server.connections.leave(self)
+
+    def serve(self) -> None:
+        """Answer requests until either side has enough."""
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._server.tls is not None:
+                self._begin_tls(self._server.tls)
+            while not (self._closes or self._is_cut):
+                self._exchange()
+        except (ConnectionError, TimeoutError, ssl.SSLError):
+            pass  # it went away, was cut, or was too slow
+        except Exception:  # noqa: BLE001 - of the application; other connections go on
+            _log.exception("connection of %s failed", self._peer)
+        finally:
+            self.close()
+
+    def _begin_tls(self, context: ssl.SSLContext) -> None:
+        self._socket.settimeout(self._limits.head_s)
+        if self._socket.recv(1, socket.MSG_PEEK) not in {b"", TLS_RECORD[:1]}:
+            self._refuse(NotHttp(400, "this server speaks TLS: give --tls-ca, or use https"))
+            return
+        self._socket = context.wrap_socket(
+            self._socket, server_side=True, do_handshake_on_connect=False
+        )
+        self._stream = Stream(self._socket)
+        if not self._is_cut:  # else perhaps while the socket was changing hands
+            self._socket.do_handshake()
+
+    def _recognise(self) -> None:
+        """Take the peer for somebody known: it may stay, and move large bodies.
+
+        Raises:
+            Crowded: If there are too many of them; the connection closes after this request.
+        """
+        book = self._server.connections
+        if book.is_known(self):
+            return
+        try:
+            book.recognise(self)
+        except Crowded:
+            self._closes = True
+            raise
+        for option, size in (
+            (socket.SO_SNDBUF, _SEND_BUFFER_BYTES),
+            (socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES),
+        ):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, size)
+
+    def _exchange(self) -> None:
+        """Read one request and answer it."""
+        limits = self._limits
+        deadline = time.monotonic() + limits.head_s
+        if self._server.connections.is_known(self):
+            self._stream.wait(time.monotonic() + limits.idle_s)
+            deadline = time.monotonic() + limits.head_s
+        try:
+            text = self._stream.read_head(deadline)
+            if not text:
+                self._closes = True
+                return
+            head = parse_head(text)
+            length = head.body_length
+        except NotHttp as error:
+            self._refuse(error)
+            return
+        self._closes = not head.keeps_alive or head.is_chunked or length > _DISCARD_LIMIT_BYTES
+        body = Body(
+            self._stream,
+            length,
+            time.monotonic() + limits.transfer_s(length),
+            awaits_continue=head.awaits_continue,
+        )
+        self._answer(head, body)
+        self._discard(head, body)
+
+    def _discard(self, head: Head, body: Body) -> None:
+        """Throw away what the application did not read: closed on it, the answer could be lost."""
+        deadline = time.monotonic() + self._limits.discard_s
+        if head.is_chunked or body.is_withheld:
+            self._closes = True
+            self._stream.linger(_DISCARD_LIMIT_BYTES, deadline)
+        elif body.remaining and not body.discard(_DISCARD_LIMIT_BYTES, deadline):
+            self._closes = True
+
+    def _answer(self, head: Head, body: Body) -> None:
+        """Run the application and send what it returns."""
+        application = self._server.application
+        assert application is not None
+        self._method = head.method
+        parts = application(self._environ(head, body), self._start_response)
         try:
             self._send(parts)
         finally:
             close = getattr(parts, "close", None)
             if close is not None:
                 close()
-        if body.remaining:
-            self.connection.settimeout(_DISCARD_S)
-            if not body.discard():
-                self.close_connection = True
-            self.connection.settimeout(IDLE_S)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _respond  # noqa: N815
-
-    def _body_length(self) -> int | None:
-        values = self.headers.get_all("Content-Length", [])
-        if not values:
-            return 0
-        value = values[0].strip()
-        is_number = len(values) == 1 and value.isascii() and value.isdigit() and len(value) < 20
-        return int(value) if is_number else None
-
-    def _environ(self, body: _Body) -> dict[str, Any]:
-        path, _, query = self.path.partition("?")
-        environ: dict[str, Any] = {
-            "REQUEST_METHOD": self.command,
+    def _environ(self, head: Head, body: Body) -> dict[str, Any]:
+        path, _, query = head.target.partition("?")
+        return {
+            "REQUEST_METHOD": head.method,
             "SCRIPT_NAME": "",
             "PATH_INFO": unquote_to_bytes(path).decode("latin-1"),
             "QUERY_STRING": query,
-            "SERVER_NAME": self.server.host,
-            "SERVER_PORT": str(self.server.port),
-            "SERVER_PROTOCOL": self.request_version,
-            "REMOTE_ADDR": self.client_address[0],
+            "SERVER_NAME": self._server.host,
+            "SERVER_PORT": str(self._server.port),
+            "SERVER_PROTOCOL": head.version,
+            "REMOTE_ADDR": self._peer,
             "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
+            "wsgi.url_scheme": "https" if self._server.tls else "http",
             "wsgi.input": body,
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": True,
             "wsgi.multiprocess": False,
             "wsgi.run_once": False,
+            "ddq.recognise": self._recognise,
+            **head.fields,
         }
-        for name, value in self.headers.items():
-            if "_" in name:  # would pass for another header
-                continue
-            key = name.upper().replace("-", "_")
-            if key not in {"CONTENT_TYPE", "CONTENT_LENGTH"}:
-                key = f"HTTP_{key}"
-            environ[key] = f"{environ[key]},{value}" if key in environ else value
-        return environ
 
     def _start_response(
         self,
@@ -195,43 +301,49 @@ class _Handler(BaseHTTPRequestHandler):
         /,
     ) -> Any:
         assert exc_info is None, "the application answers its own errors"
-        code, _, reason = status.partition(" ")
-        self.send_response(int(code), reason)
-        for name, value in headers:
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
+        has_length = any(name.lower() == "content-length" for name, _ in headers)
+        self._is_whole = has_length or status.startswith("304") or self._method == "HEAD"
+        if not self._is_whole:
+            self._closes = True
+        self._unsent = _response_head(status, headers, closes=self._closes)
 
     def _send(self, parts: Iterable[bytes]) -> None:
-        self._headers_buffer: list[bytes]
-        pending = b"".join([*self._headers_buffer, b"\r\n"])
-        self._headers_buffer = []
+        """Send the response; small parts of one that is whole go with its head."""
         for part in parts:
-            if len(part) <= _JOIN_LIMIT_BYTES:
-                pending += part
-                continue
-            if pending:
-                self.connection.sendall(pending)
-                pending = b""
-            self.connection.sendall(part)
-        if pending:
-            self.connection.sendall(pending)
+            if self._is_whole and len(part) <= _JOIN_LIMIT_BYTES:
+                self._unsent += part
+            else:
+                self._flush()
+                self._stream.send(part, self._limits.transfer_s(len(part)))
+        self._flush()
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer a request that never reached the application, as problem JSON."""
-        document = problem("bad-request", code, explain or message or "not HTTP as expected")
-        body = json.dumps(document).encode()
-        self.close_connection = True
-        self.send_response(code, message)
-        self.send_header("Content-Type", "application/problem+json")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
+    def _flush(self) -> None:
+        if self._unsent:
+            self._stream.send(self._unsent, self._limits.transfer_s(len(self._unsent)))
+            self._unsent = b""
 
-    def version_string(self) -> str:
-        """Name the server, and not the versions it runs on."""
-        return "ddq-param-server"
+    def _refuse(self, error: NotHttp) -> None:
+        """Answer what never reached the application, as problem JSON; it is the last answer."""
+        self._closes = True
+        status = f"{error.status} {HTTPStatus(error.status).phrase}"
+        body = json.dumps(problem("bad-request", error.status, str(error))).encode()
+        headers = [
+            ("Content-Type", "application/problem+json"),
+            ("Content-Length", str(len(body))),
+        ]
+        head = _response_head(status, headers, closes=True)
+        self._stream.send(head + body, self._limits.head_s)
+        self._stream.linger(_DISCARD_LIMIT_BYTES, time.monotonic() + self._limits.discard_s)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-        """Say nothing per request; counts are at /metrics."""
+
+def _response_head(status: str, headers: list[tuple[str, str]], *, closes: bool) -> bytes:
+    """Return a response's status line and headers, with the empty line."""
+    lines = [
+        f"HTTP/1.1 {status}",
+        "Server: ddq-param-server",
+        f"Date: {email.utils.formatdate(usegmt=True)}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    if closes:
+        lines.append("Connection: close")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")

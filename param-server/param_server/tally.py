@@ -39,7 +39,7 @@ class Tally:
         self.rejected: Counter[str] = Counter()
         self.late = 0
         self.duplicates = 0
-        #: updates by staleness, one count per bound and a last one for what exceeds them all
+        #: gradients taken, by staleness: a count per bound, the last for what exceeds them all
         self.staleness = [0] * (len(STALENESS_BOUNDS) + 1)
         self.staleness_sum = 0
         self.non_finite_in_a_row = 0
@@ -51,11 +51,8 @@ class Tally:
         self.non_finite_in_a_row = 0
         self.non_finite_parameter = ""
 
-    def count_push(self, push: Push, verdict: Verdict, not_finite: str) -> None:
-        """Add what a push reports, whatever became of its gradient: the steps happened.
-
-        ``not_finite`` names the parameter that is why the push was rejected, if that is why.
-        """
+    def count_push(self, push: Push, verdict: Verdict) -> None:
+        """Add what a push reports, whatever became of its gradient."""
         self.steps += push.steps
         self.episodes += len(push.episodes)
         self.returns.extend(push.episodes)
@@ -65,20 +62,23 @@ class Tally:
                 self.stats.setdefault(name, deque(maxlen=WINDOW)).append(value)
         self.late += verdict.status == "late"
         if verdict.status == "rejected":
-            kind = verdict.reason.partition(":")[0]
+            kind, _, parameter = verdict.reason.partition(": ")
             self.rejected[kind] += 1
             if kind == "non-finite":
                 self.non_finite_in_a_row += 1
-                self.non_finite_parameter = not_finite
+                self.non_finite_parameter = parameter
 
-    def count_update(self, loss: float, staleness: int, now: float) -> None:
-        """Add one update, ``staleness`` updates after its gradient's weights."""
+    def count_gradient(self, loss: float, staleness: int) -> None:
+        """Add a gradient that was taken, ``staleness`` updates after its weights."""
         self.forget_failures()
         if math.isfinite(loss):
             self.losses.append(loss)
         bucket = sum(staleness > bound for bound in STALENESS_BOUNDS)
         self.staleness[bucket] += 1
         self.staleness_sum += staleness
+
+    def count_update(self, now: float) -> None:
+        """Add one update."""
         self._update_times.append(now)
 
     def updates_per_s(self, now: float) -> float:

@@ -1,15 +1,14 @@
 """What travels between a worker and the server: frames, and the messages inside them.
 
 A frame is the four bytes ``DDQ1``, the header's length as a little-endian uint32, the header as
-UTF-8 JSON, and a payload of little-endian float32.  The header says what the payload is; the
-payload is the flat arena of a network's learnable parameters, or nothing.
+UTF-8 JSON, and a payload (see ``payload``).  The header says what the payload is; the payload is
+the flat arena of a network's learnable parameters (see ``layout``), or nothing.
 
 The design.  Pickle is out because a port is open to strangers.  Protocol buffers would copy the
 payload twice.  Here a sender writes a small header and then the array's own memory, and a reader
-reads the header, checks it, and lets the socket write straight into an array it has already: no
-byte of a payload is copied in Python.  Every field is checked where it enters, by type and range,
-and a reader allocates nothing on the word of a peer: lengths are compared with what the layout
-says before anything is read.
+reads the header, checks it, and has the payload written straight into an array it has already.
+Every field is checked where it enters, by type and range, and a reader allocates nothing on the
+word of a peer: lengths are compared with what the layout says before anything is read.
 
 Invariant: ``decode(encode(message)) == message`` for every message (tests/property/test_wire.py);
 anything else that decodes raises BadRequest, never another exception.
@@ -17,82 +16,67 @@ anything else that decodes raises BadRequest, never another exception.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import struct
-import sys
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from param_server.errors import BadRequest
-from param_server.fields import Fields
+from param_server.fields import Fields, decode_object
+from param_server.layout import Entry, Layout
+from param_server.payload import (
+    DTYPE,
+    DTYPES,
+    Float32,
+    Source,
+    fill,
+    payload_bytes,
+    payload_size,
+    read_payload,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
-Float32: TypeAlias = NDArray[np.float32]
+__all__ = [
+    "DTYPE",
+    "DTYPES",
+    "HEADER_LIMIT_BYTES",
+    "MAGIC",
+    "MEDIA_TYPE",
+    "PREFIX",
+    "STEPS_LIMIT",
+    "Counters",
+    "Entry",
+    "Float32",
+    "Layout",
+    "Model",
+    "Push",
+    "PushAnswer",
+    "Source",
+    "answer_fields",
+    "answer_from_fields",
+    "decode_answer",
+    "decode_model",
+    "decode_push",
+    "encode_answer",
+    "encode_header",
+    "encode_model",
+    "encode_push",
+    "payload_bytes",
+    "payload_dtype",
+    "payload_size",
+    "push_fields",
+    "read_header",
+    "read_payload",
+]
 
 MAGIC = b"DDQ1"
 PREFIX = struct.Struct("<4sI")
 HEADER_LIMIT_BYTES = 1 << 20
 MEDIA_TYPE = "application/x-ddq-frame"
-DTYPE = "float32"
-
-
-class Source(Protocol):
-    """A stream that fills buffers: a socket's file, an HTTP response, a BytesIO."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Write into the buffer and return how many bytes, 0 at the end."""
-
-
-class Entry(NamedTuple):
-    """One learnable parameter: its name, such as ``conv1/0``, and its shape."""
-
-    name: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The learnable parameters of a network, in the order of its flat arena."""
-
-    entries: tuple[Entry, ...]
-
-    @classmethod
-    def from_entries(cls, entries: Iterable[tuple[str, Sequence[int]]]) -> Layout:
-        """Return the layout of (name, shape) pairs in arena order."""
-        return cls(tuple(Entry(str(name), tuple(map(int, shape))) for name, shape in entries))
-
-    @classmethod
-    def from_arena(cls, arena_layout: Iterable[tuple[str, int, Sequence[int]]]) -> Layout:
-        """Return the layout of a Caffe net's ``arena_layout``: (layer, index, shape) triples."""
-        return cls.from_entries((f"{layer}/{index}", shape) for layer, index, shape in arena_layout)
-
-    @cached_property
-    def size(self) -> int:
-        """Number of floats."""
-        return sum(math.prod(entry.shape) for entry in self.entries)
-
-    @cached_property
-    def digest(self) -> str:
-        """Sixteen hexadecimal digits that differ when a name, shape or the order differs."""
-        listing = [[name, list(shape)] for name, shape in self.entries]
-        text = json.dumps(listing, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def slices(self) -> Iterator[tuple[str, slice]]:
-        """Yield each parameter's name and its place in the flat arena."""
-        start = 0
-        for name, shape in self.entries:
-            stop = start + math.prod(shape)
-            yield name, slice(start, stop)
-            start = stop
+STEPS_LIMIT = 2**32 - 1  # of one push, so that their total fits into 64 bits
 
 
 class Counters(NamedTuple):
@@ -127,14 +111,17 @@ class Push:
     episode_lengths: tuple[int, ...] = ()  # agent steps
     stats: Mapping[str, float] = field(default_factory=dict)
     want_model: bool = False
+    model_dtype: str = DTYPE  # in which the weights are wanted back
+    entries: tuple[Entry, ...] = ()  # of the layout, or none: lets a refusal name what differs
 
 
 @dataclass(frozen=True)
 class PushAnswer:
     """The server's verdict on a push, and where it stands now.
 
-    ``status`` is applied, rejected (``reason`` says why), late (its round was over), or duplicate
-    (``reason`` repeats the first verdict).  ``staleness`` is in updates, 0 unless applied.
+    ``status`` is applied, gathered (kept for an update that waits for other pushes), rejected
+    (``reason`` says why), late (its round was over), or duplicate (``reason`` repeats the first
+    verdict).  ``staleness`` is in updates, 0 unless applied or gathered.
     """
 
     status: str
@@ -175,31 +162,31 @@ def encode_header(header: Mapping[str, Any]) -> bytes:
     return PREFIX.pack(MAGIC, len(text)) + text
 
 
-def payload_bytes(array: Float32) -> memoryview:
-    """Return the memory of a float32 array as bytes; a view, not a copy."""
-    if sys.byteorder != "little":
-        array = array.astype("<f4")
-    return np.ascontiguousarray(array).data.cast("B")
+def encode_push(push: Push, dtype: str = DTYPE) -> bytes:
+    """Return a push's frame up to its payload, which is the gradient in ``dtype``."""
+    return encode_header({**push_fields(push), "dtype": dtype})
 
 
-def encode_push(push: Push) -> bytes:
-    """Return a push's frame up to its payload, which is the gradient."""
+def push_fields(push: Push) -> dict[str, Any]:
+    """Return a push as a JSON object, the header of its frame; ``decode_push`` reads it."""
     fields = asdict(push)
+    if not push.entries:
+        del fields["entries"]
     fields["loss"] = _nullable(push.loss)
     fields["stats"] = {name: _nullable(value) for name, value in push.stats.items()}
-    return encode_header({"kind": "push", "dtype": DTYPE, **fields})
+    return {"kind": "push", "dtype": DTYPE, **fields}
 
 
-def encode_answer(answer: PushAnswer, model: Model | None = None) -> bytes:
-    """Return an answer's frame up to its payload: the model's weights, or nothing."""
+def encode_answer(answer: PushAnswer, model: Model | None = None, dtype: str = DTYPE) -> bytes:
+    """Return an answer's frame up to its payload: the model's weights in ``dtype``, or nothing."""
     described = None if model is None else _model_fields(model)
-    header = {"kind": "answer", "dtype": DTYPE, **answer_fields(answer), "model": described}
+    header = {"kind": "answer", "dtype": dtype, **answer_fields(answer), "model": described}
     return encode_header(header)
 
 
-def encode_model(model: Model) -> bytes:
-    """Return a model's frame up to its payload, which is the weights."""
-    return encode_header({"kind": "model", "dtype": DTYPE, **_model_fields(model)})
+def encode_model(model: Model, dtype: str = DTYPE) -> bytes:
+    """Return a model's frame up to its payload, which is the weights in ``dtype``."""
+    return encode_header({"kind": "model", "dtype": dtype, **_model_fields(model)})
 
 
 def answer_fields(answer: PushAnswer) -> dict[str, Any]:
@@ -219,38 +206,24 @@ def read_header(source: Source, length: int) -> tuple[dict[str, Any], int]:
     if length < PREFIX.size:
         raise BadRequest(f"a frame has at least {PREFIX.size} bytes, not {length}")
     prefix = bytearray(PREFIX.size)
-    _fill(source, memoryview(prefix))
+    fill(source, memoryview(prefix))
     magic, header_length = PREFIX.unpack(prefix)
     if magic != MAGIC:
         raise BadRequest(f"the frame begins with {magic!r}, expected {MAGIC!r}")
     if header_length > min(HEADER_LIMIT_BYTES, length - PREFIX.size):
         raise BadRequest(f"the header's length {header_length} exceeds the frame or one MiB")
     text = bytearray(header_length)
-    _fill(source, memoryview(text))
-    try:
-        header = json.loads(text.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the header is not JSON in UTF-8: {error}") from None
-    if not isinstance(header, dict):
-        raise BadRequest("the header is not a JSON object")
-    return header, length - PREFIX.size - header_length
+    fill(source, memoryview(text))
+    return decode_object(text), length - PREFIX.size - header_length
 
 
-def read_payload(source: Source, length: int, out: Float32) -> None:
-    """Read a payload of ``length`` bytes into a float32 array, which it must fill exactly.
+def payload_dtype(header: Mapping[str, Any]) -> str:
+    """Return the dtype of the payload that follows a header.
 
     Raises:
-        BadRequest: If the length is not the array's (nothing was read), or the source ends early
-            (the array is then partly overwritten).
+        BadRequest: If it is none that this version knows.
     """
-    if length != out.nbytes:
-        raise BadRequest(
-            f"the payload has {length} bytes, expected {out.nbytes}: {out.size} values of {DTYPE}"
-        )
-    if length:
-        _fill(source, out.data.cast("B"))
-        if sys.byteorder != "little":
-            out.byteswap(inplace=True)
+    return Fields(header).one_of("dtype", DTYPES)
 
 
 def decode_push(header: Mapping[str, Any]) -> Push:
@@ -260,6 +233,9 @@ def decode_push(header: Mapping[str, Any]) -> Push:
         BadRequest: Naming the field that is missing or out of range.
     """
     fields = _fields_of(header, "push")
+    layout = Layout.from_entries(fields.shapes("entries"))
+    if layout.entries and layout.digest != header.get("layout"):
+        raise BadRequest("field 'entries' is not what field 'layout' is the digest of")
     return Push(
         run=fields.text("run"),
         worker=fields.text("worker"),
@@ -272,11 +248,13 @@ def decode_push(header: Mapping[str, Any]) -> Push:
         partition=fields.integer("partition"),
         quota=fields.integer("quota"),
         loss=fields.number("loss"),
-        steps=fields.integer("steps"),
+        steps=fields.integer("steps", at_most=STEPS_LIMIT),
         episodes=tuple(fields.finite_numbers("episodes")),
         episode_lengths=tuple(fields.integers("episode_lengths")),
         stats=fields.numbers_by_name("stats"),
         want_model=fields.flag("want_model"),
+        model_dtype=fields.one_of("model_dtype", DTYPES, default=DTYPE),
+        entries=layout.entries,
     )
 
 
@@ -333,7 +311,7 @@ def _model_fields(model: Model) -> dict[str, Any]:
 def _fields_of(header: Mapping[str, Any], kind: str) -> Fields:
     fields = Fields(header)
     fields.expect("kind", kind)
-    fields.expect("dtype", DTYPE)
+    fields.one_of("dtype", DTYPES)
     return fields
 
 
@@ -345,16 +323,3 @@ def _counters(fields: Fields) -> Counters:
 def _nullable(number: float) -> float | None:
     """JSON has no NaN and no infinity; both travel as null and arrive as NaN."""
     return float(number) if math.isfinite(number) else None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _fill(source: Source, buffer: memoryview) -> None:
-    done = 0
-    while done < len(buffer):
-        count = source.readinto(buffer[done:])
-        if not count:
-            raise BadRequest(f"the frame ends {len(buffer) - done} bytes early")
-        done += count

@@ -17,9 +17,10 @@ import pytest
 from param_server.client import Client
 
 import caffe
+from barista.assembly import make_worker
 from barista.learner import load_nets, q_values
 from barista.rounds import RoundRequest
-from barista.worker import Identity, make_worker
+from barista.worker import Identity
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

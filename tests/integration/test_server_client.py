@@ -10,16 +10,8 @@ from param_server.errors import EpochChanged, ParamServerError, Unauthorized, Wr
 from param_server.serving import Server
 from param_server.wire import Layout
 
-from tests.server_rig import (
-    EPOCH,
-    LAYOUT,
-    TOKEN,
-    make_push,
-    make_service,
-    make_store,
-    ones,
-    running,
-)
+from tests.server_rig import TOKEN, make_service, running
+from tests.store_rig import EPOCH, LAYOUT, make_push, make_store, ones
 
 WIDE = Layout.from_entries([("fc/0", (100_000,)), ("fc/1", (10,))])
 

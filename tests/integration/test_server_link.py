@@ -4,15 +4,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from param_server.client import Client
 from param_server.discovery import find_standalone
+from param_server.errors import ParamServerError
+from param_server.wire import Push
 
+from barista.evaluation import Score
 from barista.games.models import adam_solver, q_network
+from barista.play import Evaluation
 from barista.server_link import ServerLink, ServerLinkError, Wish
+from tests.server_rig import until
+from tests.tls_rig import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,12 +40,15 @@ def solver(tmp_path, monkeypatch):
 def open_link(solver, tmp_path, no_stray_processes):
     links = []
 
-    def open_link(address=None, *, run="r", may_join=True, options=(), game="ddq/Snake-v0"):
+    def open_link(
+        address=None, *, run="r", may_join=True, options=(), game="ddq/Snake-v0", ca=None
+    ):
         arguments = [str(solver), "--snapshot-dir", str(tmp_path / run / "snapshots"), "--run", run]
         net = (tmp_path / "train_val.prototxt").read_text()
         wish = Wish(
             run=run, game=game, net=net, arguments=[*arguments, *options, "--port", "0"],
             logs=tmp_path / "logs", address=address, may_join=may_join, host="127.0.0.1",
+            ca=ca,
         )  # fmt: skip
         links.append(ServerLink.open(wish))
         return links[-1]
@@ -51,11 +62,93 @@ def test_an_embedded_server_is_started_and_ends_with_a_snapshot(open_link, tmp_p
     link = open_link()
     assert "own" in link.describe()
     assert link.status()["version"] == 0
-    assert link.weights().shape == (link.about.layout.size,)
+    assert link.model().weights.shape == (link.about.layout.size,)
     snapshot = link.finish(tmp_path / "r" / "snapshots")
     assert snapshot == tmp_path / "r" / "snapshots" / "0"
     assert (snapshot / "model.caffemodel").is_file()
     assert link.status() is None
+
+
+def kill(link):
+    os.kill(link._own.process.pid, signal.SIGKILL)
+    until(lambda: not link._own.process.alive())
+
+
+def push(link, count, worker="w"):
+    """Push gradients of zeros, each from the newest weights, as a new worker."""
+    gradient = np.zeros(link.about.layout.size, np.float32)
+    client = Client(link.address, link.token, run="r", worker=worker)
+    for sequence in range(1, count + 1):
+        status = link.status()
+        told = Push(
+            run="r", worker=worker, incarnation="i", sequence=sequence, epoch=status["epoch"],
+            version=status["version"], layout=link.about.layout.digest,
+        )  # fmt: skip
+        assert client.push(told, gradient)[0].status == "applied"
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("durability", "line"),
+    [
+        ("interval", "restarted from version 2; 3 acknowledged updates are gone"),
+        ("acknowledged", "restarted from version 5; nothing acknowledged is lost"),
+    ],
+)
+def test_a_restart_says_what_is_gone(open_link, durability, line):
+    link = open_link(options=("--durability", durability))
+    push(link, 2)
+    assert link.snapshot().version == 2
+    push(link, 3, worker="v")
+    kill(link)
+    assert link.revive() == f"the parameter server died (-9) and was {line}"
+    assert link.revive() is None
+
+
+def test_a_restart_keeps_every_flag(open_link):
+    link = open_link(options=("--no-same-host", "--staleness", "ssp:2", "--keep", "3"))
+    assert link.about.same_host == ""
+    kill(link)
+    link.revive()
+    assert link.status()["staleness_policy"] == "ssp:2"
+    assert link._client.prototxt().same_host == ""
+
+
+def test_the_plan_says_what_is_unusual(open_link):
+    usual = open_link().describe()
+    assert "\n" not in usual
+    link = open_link(run="b", options=("--staleness", "ssp:2", "--durability", "acknowledged"))
+    first, second = link.describe().splitlines()
+    assert first.endswith("this run's own")
+    assert second.strip() == "staleness ssp:2, durability acknowledged"
+
+
+def test_the_best_version_is_kept_by_its_score(open_link, tmp_path):
+    link = open_link(options=("--keep", "1"))
+    for number in range(3):
+        push(link, 1, worker=f"w{number}")
+        written = link.snapshot()
+        result = Evaluation((2.0 - number, 4.0 - number), (9, 9), complete=True)
+        link.report(Score(written.epoch, written.version, result, written.path))
+    kept = {path.name for path in (tmp_path / "r" / "snapshots").iterdir() if path.name.isdecimal()}
+    assert {"1", "3"} <= kept
+    assert "2" not in kept
+
+
+def test_a_version_without_a_snapshot_has_no_score(open_link):
+    link = open_link()
+    result = Evaluation((1.0,), (9,), complete=True)
+    with pytest.raises(ParamServerError, match="77"):
+        link.report(Score(1, 77, result, None))
+
+
+def test_a_busy_driver_stays_in_touch(open_link, monkeypatch):
+    monkeypatch.setattr("barista.server_link.TOUCH_S", 0.01)
+    link = open_link()
+    before = link._heard
+    with link.kept_in_touch():
+        until(lambda: link._heard > before)
+    assert not [thread for thread in threading.enumerate() if thread.name == "in touch"]
 
 
 def test_a_second_run_never_joins_an_embedded_server(open_link):
@@ -65,16 +158,13 @@ def test_a_second_run_never_joins_an_embedded_server(open_link):
 
 def test_a_killed_server_is_revived_on_its_port(open_link):
     link = open_link()
-    before, address = link.weights(), link.address
+    before, address = link.model().weights, link.address
     assert link.revive() is None
-    link._patient.snapshot()
-    process = psutil.Process(link._own.process.pid)
-    process.kill()
-    process.wait(10)
+    kill(link)
     assert link.status() is None
-    assert "restarted from version 0" in link.revive()
+    assert link.revive().endswith("restarted from version 0; nothing acknowledged is lost")
     assert link.address == address
-    np.testing.assert_array_equal(link.weights(), before)
+    np.testing.assert_array_equal(link.model().weights, before)
 
 
 def test_a_server_that_hangs_is_replaced(open_link, monkeypatch):
@@ -91,19 +181,31 @@ def test_a_wildcard_address_is_not_handed_out(open_link):
 
 
 @pytest.fixture
-def standalone(solver, tmp_path):
-    command = [sys.executable, str(ROOT / "param-server/server.py"), str(solver), "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--snapshot-dir", str(tmp_path / "standalone")],
-        stdout=subprocess.PIPE, text=True, env=os.environ,
-    )  # fmt: skip
-    for line in process.stdout:
-        if line.startswith("token"):
-            break
-    yield find_standalone(tmp_path / "logs")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
-    process.stdout.close()
+def start_standalone(solver, tmp_path):
+    processes = []
+
+    def start(*options):
+        command = [sys.executable, str(ROOT / "param-server/server.py"), str(solver)]
+        process = subprocess.Popen(
+            [*command, "--port", "0", "--snapshot-dir", str(tmp_path / "standalone"), *options],
+            stdout=subprocess.PIPE, text=True, env=os.environ,
+        )  # fmt: skip
+        processes.append(process)
+        for line in process.stdout:
+            if line.startswith("token"):
+                break
+        return find_standalone(tmp_path / "logs")
+
+    yield start
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        process.stdout.close()
+
+
+@pytest.fixture
+def standalone(start_standalone):
+    return start_standalone()
 
 
 def test_a_standalone_server_of_the_same_model_is_joined_and_left_running(
@@ -168,3 +270,50 @@ def test_weights_that_match_nothing_are_one_line(open_link, tmp_path):
         open_link(options=("--weights", str(tmp_path / "x.caffemodel")))
     assert raised.value.exit_code == 2
     assert "\n" not in str(raised.value)
+
+
+def test_an_own_server_speaks_tls_and_tells_executors_whom_to_trust(open_link, tmp_path):
+    files = Authority(tmp_path).sign("127.0.0.1")
+    both = tmp_path / "both.pem"
+    both.write_text(files.key.read_text() + files.cert.read_text())
+    link = open_link(options=("--tls-cert", str(both)), ca=both)
+    assert link.describe().endswith(f"https://{link.address}/current_status")
+    assert link.trusted() == files.cert.read_text()  # and not the key
+    kill(link)
+    assert "restarted from version 0" in link.revive()
+    assert link.status()["version"] == 0
+
+
+def test_a_certificate_for_another_name_is_one_line(open_link, tmp_path):
+    files = Authority(tmp_path).sign("example.org")
+    options = ("--tls-cert", str(files.cert), "--tls-key", str(files.key))
+    with pytest.raises(ServerLinkError, match=r"is for example\.org, not for 127") as raised:
+        open_link(options=options, ca=files.cert)
+    assert raised.value.exit_code == 2
+
+
+@pytest.fixture
+def tls_files(tmp_path):
+    return Authority(tmp_path).sign("127.0.0.1")
+
+
+@pytest.fixture
+def tls_server(tls_files, start_standalone):
+    return start_standalone("--tls-cert", str(tls_files.cert), "--tls-key", str(tls_files.key))
+
+
+def test_a_standalone_server_with_tls_is_found_named_or_distrusted(
+    tls_server, tls_files, open_link, tmp_path
+):
+    link = open_link()
+    assert link.describe().startswith(f"joined {tls_server.address} at version 0")
+    assert link.trusted() == tls_files.cert.read_text()
+    link.close()
+    # Named by its address, it has left its user all that is needed.
+    link = open_link(tls_server.address)
+    assert link.model().version == 0
+    link.close()
+    stranger = Authority(tmp_path, "other").file
+    with pytest.raises(ServerLinkError, match=r"not vouched for by .*other\.pem") as raised:
+        open_link(tls_server.address, ca=stranger)
+    assert raised.value.exit_code == 2

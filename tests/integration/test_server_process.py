@@ -41,6 +41,10 @@ def embedded(folder, *arguments, solver=None):
     )  # fmt: skip
 
 
+def snapshots(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
 class Worker:
     """Pushes the same gradients whenever it is asked to."""
 
@@ -80,7 +84,7 @@ def test_resumed_run_goes_on_bit_for_bit_in_a_new_epoch(folder):
     assert np.array_equal(first.weights(), begin)
     first.push(4)
     assert server.stop(START_S) == 0
-    assert [path.name for path in (folder / "a").iterdir()] == ["4"]
+    assert snapshots(folder / "a") == [0, 4]
 
     resumed = embedded(folder, "--resume", folder / "a", "--snapshot-dir", folder / "b")
     assert resumed.version == 4
@@ -127,6 +131,31 @@ def test_killed_server_loses_what_came_after_its_last_snapshot(folder):
         again.client.push(repeat, np.zeros(again.layout.size, np.float32))[0].status == "duplicate"
     )
     assert server.stop(START_S) == 0
+
+
+def test_killed_server_that_journals_loses_nothing(folder):
+    server = embedded(folder, "--durability", "acknowledged")
+    worker = Worker(server)
+    answer = worker.push(3)
+    assert (answer.version, answer.durable_version) == (3, 3)
+    cleared = worker.client.clear()
+    answer = worker.push(2)
+    before = worker.client.pull()
+    os.kill(server.pid, signal.SIGKILL)
+    assert server.stop(START_S) == -signal.SIGKILL
+
+    server = embedded(folder, "--resume", folder / "logs/r1", "--durability", "acknowledged")
+    again = Worker(server)
+    model = again.client.pull()
+    assert model.epoch > before.epoch == cleared["epoch"]
+    assert (model.version, model.counters) == (2, before.counters)
+    assert np.array_equal(model.weights, before.weights)
+    resumed = again.client.status()["resumed"]
+    assert (resumed["version"], resumed["lost_updates"]) == (2, 0)
+    assert server.stop(START_S) == 0
+    said = (folder / "err.log").read_text()
+    assert "resumed at version 2" in said
+    assert "nothing acknowledged is lost" in said
 
 
 class Standalone:
@@ -193,4 +222,4 @@ def test_draining_server_takes_no_push_that_its_snapshot_would_miss(folder):
     except (Draining, ServerUnreachable):
         pass
     assert server.stop(START_S) == 0
-    assert [path.name for path in (folder / "logs/r1/snapshots").iterdir()] == [str(last)]
+    assert snapshots(folder / "logs/r1/snapshots") == [0, last]

@@ -12,11 +12,29 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from param_server.errors import EpochChanged, LayoutMismatch, WrongRun
 
-from tests.server_rig import EPOCH, LAYOUT, make_push, make_store, weights_of
+from tests.store_rig import EPOCH, LAYOUT, make_push, make_store, weights_of
 
 PERIOD = 3
 workers = st.sampled_from(["w0", "w1"])
 values = st.integers(-3, 3)
+
+
+class ListJournal:
+    """Keeps the records in memory, as they would come back from disk."""
+
+    def __init__(self):
+        self.records = []
+
+    def append(self, record, gradient):
+        kept = None if gradient is None else gradient.copy()
+        self.records.append((json.loads(json.dumps(record)), kept))
+
+    def undo(self):
+        self.records.pop()
+
+    def rotate(self):
+        self.records.clear()
+        return 1
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -24,13 +42,14 @@ class StoreMachine(RuleBasedStateMachine):
 
     @initialize()
     def start(self):
-        self.store = make_store(target_period=PERIOD)
+        self.journal = ListJournal()
+        self.store = make_store(target_period=PERIOD, journal=self.journal)
         self.epoch = EPOCH
         self.history = [np.ones(LAYOUT.size, np.float32)]  # weights of each version
         self.steps = 0
         self.sequences = {"w0": 0, "w1": 0}
         self.answered = []  # pushes with their gradients, newest last
-        self.saved = None
+        self.snapshot()
 
     def push(self, worker, value, **fields):
         self.sequences[worker] += 1
@@ -102,6 +121,7 @@ class StoreMachine(RuleBasedStateMachine):
             state, capture.target, weights,
             (list(self.history), self.steps, dict(self.sequences), list(self.answered)),
         )  # fmt: skip
+        self.last = self.saved  # what the journal continues
 
     @precondition(lambda self: self.saved)
     @rule()
@@ -110,10 +130,22 @@ class StoreMachine(RuleBasedStateMachine):
         self.history, self.steps, self.sequences, self.answered = (
             list(model[0]), model[1], dict(model[2]), list(model[3])
         )  # fmt: skip
+        self.begin_again(state, target, weights)
+        self.snapshot()
+
+    def begin_again(self, state, target, weights):
         self.epoch += 1
-        self.store = make_store(target_period=PERIOD)
-        self.store._weights[...] = weights
+        self.store = make_store(target_period=PERIOD, values=weights, journal=self.journal)
         self.store.restore(state, target, epoch=self.epoch)
+
+    @rule()
+    def kill_and_do_again_what_the_journal_says(self):
+        state, target, weights, _ = self.last
+        records = list(self.journal.records)
+        self.begin_again(state, target, weights)
+        for record, gradient in records:
+            self.store.replay(record, gradient)
+        self.snapshot()
 
     @rule()
     def clear(self):

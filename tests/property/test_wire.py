@@ -6,6 +6,7 @@ import math
 
 import hypothesis.strategies as st
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 from param_server import wire
@@ -14,7 +15,7 @@ from param_server.wire import Counters, Layout, Model, Push, PushAnswer
 
 counts = st.integers(0, 2**63 - 1)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-finite = st.floats(allow_nan=False, allow_infinity=False)
+finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 counters = st.builds(Counters, counts, counts, counts)
 layouts = st.lists(
     st.tuples(texts, st.lists(st.integers(1, 4), min_size=1, max_size=3)), min_size=1, max_size=4
@@ -23,9 +24,10 @@ pushes = st.builds(
     Push,
     run=texts, worker=texts, incarnation=texts, sequence=st.integers(1, 2**63 - 1), epoch=counts,
     version=counts, layout=texts, round=counts, partition=counts, quota=counts, loss=finite,
-    steps=counts, episodes=st.lists(finite, max_size=5).map(tuple),
+    steps=st.integers(0, wire.STEPS_LIMIT), episodes=st.lists(finite, max_size=5).map(tuple),
     episode_lengths=st.lists(counts, max_size=5).map(tuple),
     stats=st.dictionaries(texts, finite, max_size=3), want_model=st.booleans(),
+    model_dtype=st.sampled_from([*wire.DTYPES]),
 )  # fmt: skip
 answers = st.builds(
     PushAnswer,
@@ -76,6 +78,37 @@ def test_layout_slices_cover_the_arena_in_order(layout):
         assert part.stop - part.start == math.prod(entry.shape)
         stop = part.stop
     assert stop == layout.size
+
+
+@given(pushes, layouts)
+def test_push_that_says_its_entries(push, layout):
+    push = dataclasses.replace(push, layout=layout.digest, entries=layout.entries)
+    assert wire.decode_push(read(wire.encode_push(push))[0]) == push
+
+
+any_floats = arrays(np.uint32, st.integers(1, 50), elements=st.integers(0, 2**32 - 1)).map(
+    lambda bits: bits.view(np.float32)
+)
+
+
+@settings(max_examples=500)
+@given(any_floats)
+def test_bfloat16_is_rounded_as_torch_rounds_and_only_once(values):
+    """Torch's conversion is another's; of NaN only the kind is compared, not its bits."""
+    content = bytes(wire.payload_bytes(values, "bfloat16"))
+    out = np.empty_like(values)
+    wire.read_payload(io.BytesIO(content), len(content), out, "bfloat16")
+    expected = torch.from_numpy(values).to(torch.bfloat16).to(torch.float32).numpy()
+    np.testing.assert_array_equal(out, expected)
+    numbers = ~np.isnan(values)
+    assert np.array_equal(np.signbit(out[numbers]), np.signbit(values[numbers]))
+    assert np.array_equal(np.isnan(out), np.isnan(values))
+    assert bytes(wire.payload_bytes(out, "bfloat16")) == content
+
+
+@given(layouts, layouts)
+def test_layouts_differ_somewhere_or_are_equal(one, other):
+    assert bool(one.difference(other)) == (one != other)
 
 
 @given(layouts, layouts)

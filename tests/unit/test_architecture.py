@@ -23,13 +23,18 @@ OURS = {"ddq", "replay", *PACKAGES}
 
 # Who may import what of ours, most specific first.
 CLIENT_SIDE = {
-    f"param_server.{name}" for name in ("client", "network", "rehearsal", "wire", "errors", "ports")
+    f"param_server.{name}" for name in (
+        "client", "same_host_client", "network", "rehearsal", "wire", "errors", "ports",
+    )
 }
 RULES = {
     "ddq": {"barista", "caffe", "replay", "param_server.errors"},
     "replay": set(),
     "barista.server_link": {
         "barista", *CLIENT_SIDE, "param_server.launch", "param_server.discovery",
+    },
+    "barista.server_options": {
+        "barista", *CLIENT_SIDE, "param_server.options", "param_server.tls",
     },
     "barista": {"barista", "replay", "caffe", *CLIENT_SIDE},
     "param_server": {"param_server", "caffe"},
@@ -42,15 +47,17 @@ HOMES = {
     "py4j": ("barista.spark",),
     "torch": ("caffe",),
     "flask": FLASK,
-    "werkzeug": (*FLASK, "param_server.serving"),
-    "requests": ("param_server.client",),
-    "urllib3": ("param_server.client",),
+    "werkzeug": FLASK,
+    "ml_dtypes": ("param_server.payload",),
+    "requests": ("param_server.http_session",),
+    "urllib3": ("param_server.http_session",),
     "ale_py": ("barista.games",),
     "gymnasium": ("barista.games",),
 }
 # Modules that must be cheap to import and to reason about.
 NUMPY_ONLY = (
-    "replay", "barista.dqn", "param_server.store", "param_server.ledger", "param_server.wire",
+    "replay", "barista.dqn",
+    *(f"param_server.{name}" for name in ("store", "ledger", "wire", "layout", "payload", "fields")),
 )  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 import os
 
 import pytest
-from param_server.errors import ServerUnreachable
+from param_server.errors import ServerUnreachable, Untrusted
 from param_server.rehearsal import EngineAbortError
+from param_server.tls import server_context
 
 import caffe
 from barista import assembly, games
@@ -14,6 +15,7 @@ from barista.rounds import RoundRequest
 from barista.worker import Worker
 from tests import tiny
 from tests.server_rig import TOKEN, running
+from tests.tls_rig import Authority
 
 
 @pytest.fixture
@@ -33,27 +35,57 @@ def orders(address, **changes):
     )  # fmt: skip
 
 
-def test_the_worker_plays_and_pushes(server):
+def test_the_worker_plays_and_pushes(server, tmp_path):
     told = orders(server.address)
-    worker = assemble(told, AgentConfig.from_json(told.config))
+    worker = assemble(told, AgentConfig.from_json(told.config), tmp_path)
     assert isinstance(worker, Worker)
     row = worker.run_round(RoundRequest(1, quota=3, deadline_s=60.0))
     worker.close()
     assert (row["applied"], row["worker"]) == (3, "w")
 
 
-def test_an_unknown_game_is_said(server):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_way_to_the_server_is_said_in_one_line(server, tmp_path, caplog, dtype):
+    caplog.set_level("INFO", "barista")
+    told = orders(server.address)
+    config = AgentConfig.from_json({**told.config, "wire_dtype": dtype})
+    worker = assemble(told, config, tmp_path)
+    assert f"exchanging with {server.address} by HTTP, {dtype}" in caplog.text
+    assert worker.run_round(RoundRequest(1, quota=2, deadline_s=60.0))["applied"] == 2
+    worker.close()
+
+
+def test_a_server_with_tls_is_trusted_by_the_orders(tmp_path, caplog):
+    caplog.set_level("INFO", "barista")
+    authority = Authority(tmp_path)
+    files = authority.sign("127.0.0.1")
+    net_file, _ = tiny.write_model(tmp_path)
+    store = tiny.sgd_store(caffe.Net(net_file, caffe.TRAIN))
+    with running(store, tls=server_context(files.cert, files.key)) as service:
+        service.prototxt = {**service.prototxt, "net": tiny.MODEL}
+        told = orders(service.server.address, ca=authority.file.read_text())
+        config = AgentConfig.from_json(told.config)
+        worker = assemble(told, config, tmp_path)
+        assert "by HTTPS, float32" in caplog.text
+        assert worker.run_round(RoundRequest(1, quota=2, deadline_s=60.0))["applied"] == 2
+        worker.close()
+        stranger = told._replace(ca=Authority(tmp_path, "other").file.read_text())
+        with pytest.raises(Untrusted, match="not vouched for"):
+            assemble(stranger, config, tmp_path)
+
+
+def test_an_unknown_game_is_said(server, tmp_path):
     told = orders(server.address)
     config = AgentConfig.from_json({**told.config, "game": "ALE/Pnog-v5"})
     with pytest.raises(games.UnknownGameError, match="did you mean"):
-        assemble(told, config)
+        assemble(told, config, tmp_path)
 
 
-def test_an_unreachable_server_is_said(monkeypatch):
+def test_an_unreachable_server_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(assembly.Client, "__init__", _impatient(assembly.Client.__init__))
     told = orders("127.0.0.1:9")
     with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:9"):
-        assemble(told, AgentConfig.from_json(told.config))
+        assemble(told, AgentConfig.from_json(told.config), tmp_path)
 
 
 def _impatient(init):

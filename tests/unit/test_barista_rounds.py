@@ -42,8 +42,8 @@ def test_a_row_counts_verdicts_and_takes_means():
     tally.add_steps(6, [1.0, 3.0])
     tally.add_gradient(LearnStats(loss=0.5, td_error_mean=1.0, q_mean=2.0, q_max=3.0))
     tally.add_gradient(LearnStats(loss=1.5, td_error_mean=2.0, q_mean=4.0, q_max=3.0))
-    for given in (answer("applied", 2), answer("applied", 4), answer("rejected"), answer("late"),
-                  answer("duplicate")):  # fmt: skip
+    for given in (answer("applied", 2), answer("applied", 4), answer("gathered", 6),
+                  answer("rejected"), answer("late"), answer("duplicate")):  # fmt: skip
         tally.add_answer(given)
     tally.add_dropped(2)
     row = tally.row(
@@ -55,9 +55,9 @@ def test_a_row_counts_verdicts_and_takes_means():
     )
     assert row == {
         "worker": "host-0", "round": 3, "partition": 1,
-        "applied": 2, "rejected": 1, "late": 1, "duplicates": 1, "dropped": 2,
+        "applied": 2, "gathered": 1, "rejected": 1, "late": 1, "duplicates": 1, "dropped": 2,
         "steps": 14, "episodes": 2, "return_mean": 2.0,
-        "loss_mean": 1.0, "q_mean": 3.0, "td_error_mean": 1.5, "staleness_mean": 3.0,
+        "loss_mean": 1.0, "q_mean": 3.0, "td_error_mean": 1.5, "staleness_mean": 4.0,
         "epsilon": 0.5, "seconds": 9.0,
         "act_s": 0.5, "sample_s": 0.0, "compute_s": 4.0, "exchange_s": 0.25,
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """The composition root: each mistake is one line and exit code 2, and nothing is left behind."""
 
 import logging
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 from param_server import cli, process
 from param_server.cli import main
 from param_server.engine import Engine
+from param_server.recovery import fill
 from param_server.snapshot import Folder
 from param_server.store import Store
 
 from tests import tiny
-from tests.server_rig import make_push, ones
+from tests.store_rig import make_push, ones
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +138,7 @@ def snapshot(solver, tmp_path):
     push = make_push(layout=engine.layout.digest, epoch=5)
     store.apply(push, ones(engine.layout))
     folder = Folder(tmp_path / "old")
-    return folder.write(lambda path: cli._fill(path, engine, store, cli.Config())).path
+    return folder.write(lambda path: fill(path, engine, store, seed=1)).path
 
 
 @pytest.mark.usefixtures("stops_at_once")
@@ -148,6 +150,28 @@ def test_server_resumes_and_says_from_where(solver, snapshot, given, names_solve
     said = capsys.readouterr().out
     assert "resumed at version 1 from" in said
     assert "4 steps, 0 episodes" in said
+
+
+@pytest.mark.usefixtures("stops_at_once")
+def test_damaged_snapshot_is_passed_over_with_a_warning_to_read(solver, snapshot, capsys):
+    newer = snapshot.with_name("2")
+    shutil.copytree(snapshot, newer)
+    manifest = (newer / "manifest.json").read_text().replace('"version": 1', '"version": 2')
+    (newer / "manifest.json").write_text(manifest)
+    (newer / "model.caffemodel").write_bytes(b"damaged")
+    assert main([solver, "--port", "0", "--resume", str(snapshot.parent)]) == 0
+    said = capsys.readouterr()
+    assert f"resumed at version 1 from {snapshot}" in said.out
+    assert said.err.startswith(f"warning: snapshot {newer} is damaged: model.caffemodel")
+
+
+@pytest.mark.usefixtures("stops_at_once")
+def test_server_whose_snapshots_another_one_writes_is_a_mistake(solver, tmp_path, capsys):
+    other = Folder(tmp_path / "there")
+    other.prepare()
+    line = mistake(capsys, solver, "--port", "0", "--snapshot-dir", tmp_path / "there")
+    assert "another server writes its snapshots to" in line
+    other.close()
 
 
 def test_resume_of_another_game_is_a_mistake(solver, snapshot, capsys):
@@ -177,12 +201,6 @@ def test_resume_of_a_damaged_ledger_is_a_mistake(solver, snapshot, capsys):
     path = snapshot / "manifest.json"
     path.write_text(path.read_text().replace('"round"', '"sound"'))
     assert "its manifest is damaged" in mistake(capsys, solver, "--port", "0", "--resume", snapshot)
-
-
-def test_new_epoch_is_always_a_later_one():
-    now = cli._new_epoch(0)
-    assert now > 1_600_000_000_000
-    assert cli._new_epoch(now + 10**6) == now + 10**6 + 1
 
 
 def test_default_solver_is_the_deep_q_network():

@@ -70,6 +70,10 @@ def test_a_whole_number_is_taken_for_a_float():
         ({"game": None}, "--game must be a text, not None"),
         ({"device": "gpu"}, "--device must be auto, cpu or cuda:N, not 'gpu'"),
         (
+            {"wire_dtype": "float16"},
+            "--wire-dtype must be float32 or bfloat16, not 'float16'",
+        ),
+        (
             {"replay_capacity": 47, "workers": 2},
             "--replay-capacity must be at least 48: 2 workers × 8 games × 3 steps, not 47",
         ),

@@ -41,6 +41,11 @@ def refused(capsys, arguments):
         (["--rounds", "-1"], "--rounds"),
         (["--minutes", "nan"], "--minutes"),
         (["--evaluate", "-1"], "--evaluate must be at least 0"),
+        (["--evaluate-every", "-1"], "--evaluate-every must be at least 0"),
+        (["--evaluate-every", "1", "--evaluate", "0"], "--evaluate-every needs episodes"),
+        (["--wire-dtype", "float16"], "--wire-dtype must be float32 or bfloat16"),
+        (["--staleness", "ssp"], "--staleness: 'ssp' is not of the form ssp:S"),
+        (["--tls-cert", "nowhere.pem"], "--tls-cert nowhere.pem: No such file"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--gamma", "1.5"], "--gamma must be between 0 and 1"),
         (["--device", "tpu"], "--device"),
@@ -88,13 +93,18 @@ def test_weights_and_resume_exclude_each_other(capsys, home):
 
 def test_a_resumed_run_keeps_its_own_model_and_settings(home):
     folder = RunFolder.create(home / "run")
-    folder.write_config({"agent": {"game": "ddq/Snake-v0", "n_step": 5}})
+    options = {"staleness": "ssp:2", "durability": "acknowledged", "keep": 9}
+    folder.write_config({"agent": {"game": "ddq/Snake-v0", "n_step": 5}, "options": options})
     (folder.path / "train_val.prototxt").write_text(q_network("snake", 4, 2, 16, 16))
     (folder.path / "solver.prototxt").write_text('type: "SGD" base_lr: 0.5')
     given = ddq.options.driver_parser().parse_args(
-        ["--resume", str(folder.path), "--run-dir", str(home / "b")]
+        ["--resume", str(folder.path), "--run-dir", str(home / "b"), "--durability", "interval"]
     )
     job = ddq._prepare(given, ddq.Interrupts())
+    told = ddq._wish(job, "127.0.0.1").arguments
+    assert told[told.index("--staleness") + 1] == "ssp:2"
+    assert told[told.index("--durability") + 1] == "interval"
+    assert "--keep" not in told
     assert (job.config.game, job.config.n_step) == ("ddq/Snake-v0", 5)
     assert 'type: "SGD"' in job.solver.read_text()
 

@@ -10,7 +10,8 @@ import pytest
 from param_server import discovery
 from param_server.discovery import StandaloneServer, find_standalone, record_path, write_record
 
-from tests.server_rig import LAYOUT, TOKEN, make_store, running
+from tests.server_rig import TOKEN, running
+from tests.store_rig import LAYOUT, make_store
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,13 @@
 """The Caffe solver behind the store: files in, files out, and each mistake in one line."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from caffe.proto import caffe_pb2
-from param_server.engine import MODEL, SOLVER, STATE, TARGET, Engine
+from param_server.engine import GATHERED, INITIAL, MODEL, SOLVER, STATE, TARGET, Engine
 from param_server.errors import SnapshotFailed, UserMistake
 
 NET = """
@@ -94,7 +98,7 @@ def test_snapshot_names_its_files_relatively_and_can_be_moved(files):
     engine.apply(gradients(engine)[0])
     folder = saved(engine, files / "1")
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [MODEL, TARGET, STATE, SOLVER, "train_val.prototxt"]
+        [MODEL, TARGET, INITIAL, STATE, SOLVER, "train_val.prototxt"]
     )
     state = caffe_pb2.SolverState.FromString((folder / STATE).read_bytes())
     assert (state.learned_net, state.iter) == (MODEL, 1)
@@ -153,6 +157,104 @@ def test_reset_goes_back_to_the_beginning(files):
     for gradient in pieces:
         engine.apply(gradient)
     assert np.array_equal(weights, after)  # the solver's history began anew as well
+
+
+def test_reset_after_a_restart_goes_back_to_the_first_beginning(files):
+    first = load(files, "a")
+    begin, pieces = first.weights.copy(), gradients(first)
+    first.apply(pieces[0])
+    folder = saved(first, files / "1")
+    second = load(files, "b", seed=9)
+    second.restore(folder)
+    third = load(files, "c", seed=10)
+    third.restore(saved(second, files / "2"))
+    for engine in (second, third):
+        engine.apply(pieces[1])
+        engine.reset()
+        assert np.array_equal(engine.weights, begin)
+    first.reset()
+    third.apply(pieces[2])
+    first.apply(pieces[2])
+    assert np.array_equal(third.weights, first.weights)  # the history began anew as well
+
+
+def test_snapshot_of_before_has_no_beginning(files):
+    first = load(files, "a")
+    folder = saved(first, files / "0")
+    (folder / INITIAL).unlink()
+    second = load(files, "b", seed=9)
+    begin = second.weights.copy()
+    second.restore(folder)
+    second.reset()
+    assert np.array_equal(second.weights, begin)
+
+
+def test_beginning_is_one_file_or_a_copy_where_files_have_one_name(files, monkeypatch):
+    engine = load(files)
+    assert saved(engine, files / "0").joinpath(INITIAL).stat().st_nlink == 2
+
+    def no_links(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("param_server.engine.os.link", no_links)
+    copy = saved(engine, files / "1") / INITIAL
+    assert copy.read_bytes() == (files / "0" / INITIAL).read_bytes()
+
+
+def test_gathered_part_of_an_update_survives(files):
+    engine = load(files)
+    assert engine.read_gathered(saved(engine, files / "0")) is None
+    part = gradients(engine)[0]
+    engine.save(files / "0")
+    (files / "0" / INITIAL).unlink()
+    engine.finish(files / "0", part, part)
+    assert np.array_equal(engine.read_gathered(files / "0"), part)
+    with (files / "0" / GATHERED).open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(SnapshotFailed, match="does not fit: the payload has"):
+        engine.read_gathered(files / "0")
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from param_server.engine import MODEL, STATE, Engine
+from param_server.errors import SnapshotFailed
+
+files = Path(sys.argv[1])
+engine = Engine(files / "solver.prototxt", roots=[], work=files / "work", seed=1)
+before = sorted((files / "work").iterdir())
+unlimited = resource.RLIM_INFINITY
+sizes = [(files / "work" / name).stat().st_size for name in (MODEL, STATE)]
+assert sizes[0] < sizes[1]
+for limit in (sizes[0] // 2, sizes[0]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited))
+    try:
+        engine.save(files / "0")
+    except SnapshotFailed as error:
+        print(error)
+    assert sorted((files / "work").iterdir()) == before
+resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+engine.save(files / "0")
+engine.finish(files / "0", engine.weights)
+Engine(files / "0/solver.prototxt", roots=[], work=files / "other").restore(files / "0")
+"""
+
+
+def test_save_that_fails_half_way_leaves_nothing(files):
+    """A limit on the size of files makes a real write fail, in the weights, then in the state."""
+    for name in ("work", "0", "other"):
+        (files / name).mkdir()
+    paths = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(files)], check=True, text=True,
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}, timeout=60,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith(f"no snapshot written to {files}: ")
+        assert "File too large" in line
 
 
 def test_weights_file_is_where_it_begins(files):

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from param_server.judgement import Rules
+from param_server.outliers import Outliers
+from param_server.staleness import parse_policy
 from param_server.store import Store
 from param_server.wire import Layout, Push
 
@@ -10,22 +13,26 @@ from barista.exchange import LocalExchange
 LAYOUT = Layout.from_entries([("fc1/0", (3,))])
 
 
-@pytest.fixture
-def store():
+def make_store(**options):
     weights = np.ones(3, np.float32)
 
-    def apply(gradient):
-        weights[...] -= gradient
+    def apply(gradient, scale):
+        weights[...] -= scale * gradient
 
     return Store(
         LAYOUT, weights, apply=apply, reset=lambda: None, epoch=1, clock=lambda: 0.0,
-        target_period=2,
+        target_period=2, **options,
     )  # fmt: skip
 
 
-def push(sequence, *, want_model):
+@pytest.fixture
+def store():
+    return make_store()
+
+
+def push(sequence, *, want_model=False, worker="w", version=0):
     return Push(
-        run="r", worker="w", incarnation="i", sequence=sequence, epoch=1, version=0,
+        run="r", worker=worker, incarnation="i", sequence=sequence, epoch=1, version=version,
         layout=LAYOUT.digest, want_model=want_model,
     )  # fmt: skip
 
@@ -69,3 +76,14 @@ def test_the_target_is_pulled_by_its_own_version(store):
     model = exchange.pull_target((1, 0), out)
     assert model.target_version == 2
     assert out.tolist() == [-1, -1, -1]
+
+
+def test_nobody_waits_for_a_worker_that_has_left():
+    store = make_store(rules=Rules(parse_policy("sync"), Outliers(0)))
+    exchange = LocalExchange(store)
+    out, gradient = np.zeros(3, np.float32), np.ones(3, np.float32)
+    exchange.push(push(1, want_model=False), gradient, out)  # alone, it is an update
+    answer, _ = exchange.push(push(1, worker="other", version=1), gradient, out)
+    assert (answer.status, store.version) == ("gathered", 1)
+    exchange.leave("w", "i")
+    assert store.version == 2

@@ -101,7 +101,8 @@ def test_members_show_process_pushes_and_last_contact(embedded, clock):
     embedded.hear("w0", "i0", pushes=1)
     embedded.hear("w0", pushes=1)
     clock.now += 5
-    assert embedded.status() == {"w0": {"incarnation": "i0", "last_contact_s": 5.0, "pushes": 2}}
+    shown = {"incarnation": "i0", "last_contact_s": 5.0, "pushes": 2, "lost": False}
+    assert embedded.status() == {"w0": shown}
 
 
 def test_new_process_of_a_worker_begins_at_zero(embedded):

@@ -4,7 +4,7 @@ import pytest
 from param_server.metrics import Metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.server_rig import make_push, make_store, ones
+from tests.store_rig import make_push, make_store, ones
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import ssl
 
 import pytest
 from param_server import process
@@ -64,6 +65,13 @@ def taken():
 def test_taken_port_is_a_mistake_that_names_its_holder(taken):
     with pytest.raises(UserMistake, match=rf"port {taken} is taken( by .* \(process \d+\))?;"):
         process.bind("127.0.0.1", taken)
+
+
+def test_server_that_is_given_a_certificate_speaks_https():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = process.bind("127.0.0.1", 0, tls=context)
+    server.server_close()
+    assert (server.tls, server.url) == (context, f"https://127.0.0.1:{server.port}")
 
 
 def test_first_free_port_is_used_where_none_was_asked_for(taken, monkeypatch):

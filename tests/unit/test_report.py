@@ -93,3 +93,31 @@ def test_the_curve_is_a_picture(tmp_path, rows):
     width, height = struct.unpack(">II", content[16:24])
     assert width > 500
     assert height > 300
+
+
+def test_evaluations_between_rounds_are_marked(tmp_path, monkeypatch):
+    marked = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.errorbar", lambda _, *points, **style: marked.append((points, style))
+    )
+    score = {"version": 9, "return_mean": 1.5, "return_se": 0.25, "episodes": 8}
+    alone = {**score, "return_mean": 2.0, "return_se": None}
+    rows = [
+        {"steps": 1, "return_mean": 0.0, "loss": 0.1, "evaluation": None},
+        {"steps": 2, "return_mean": 0.0, "loss": 0.1, "evaluation": score},
+        {"steps": 3, "return_mean": 0.0, "loss": 0.1},
+        {"steps": 4, "return_mean": 0.0, "loss": 0.1, "evaluation": alone},
+    ]
+    draw_curve(tmp_path / "curve.png", rows, title="Snake")
+    ((points, style),) = marked
+    assert points == ((2, 4), (1.5, 2.0))
+    assert style["yerr"] == (0.25, 0.0)
+
+
+def test_a_pause_does_not_count_towards_the_limit(monkeypatch):
+    monkeypatch.setattr("barista.report.time.monotonic", lambda: 100.0)
+    progress = Progress(minutes=1, rounds=None)
+    monkeypatch.setattr("barista.report.time.monotonic", lambda: 150.0)
+    progress.pause(30.0)
+    progress.show("", 0)
+    assert progress._bar.n == 20.0

@@ -1,17 +1,15 @@
 """How a run ends."""
 
 import json
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
-import caffe
 from barista import results
+from barista.evaluation import Score
 from barista.play import Evaluation
 from barista.run_folder import RunFolder
-from tests import tiny
 
-GAME = "tests.catch_env:Catch-v0"
 STATUS = {"run": "r", "version": 1200, "steps": 5000, "episodes": 90, "return_mean": 0.5}
 PLAYERS = results.Players(
     Evaluation((1.0, 1.0), (4, 4), complete=True), Evaluation((-1.0, 0.0), (4, 4), complete=True)
@@ -21,15 +19,6 @@ PLAYERS = results.Players(
 @pytest.fixture
 def folder(tmp_path):
     return RunFolder.create(tmp_path / "run")
-
-
-def test_the_evaluation_plays_the_weights_it_is_given(tmp_path):
-    net_file, _ = tiny.write_model(tmp_path)
-    weights = np.zeros_like(caffe.Net(net_file, caffe.TEST).param_arena)
-    weights[-2] = 1.0  # the bias of "stay"
-    players = results.evaluate(net_file, weights, GAME, episodes=50, seed=1, say=print)
-    assert len(players.greedy.returns) == len(players.random.returns) == 50
-    assert set(players.greedy.lengths) == {4}
 
 
 def test_summary_and_curve_are_written(folder):
@@ -60,3 +49,32 @@ def test_the_lines_name_the_snapshot_that_there_is(folder, tmp_path):
     (folder.snapshots / "100").mkdir()
     older = results.lines(folder, {}, players=None, snapshot=None)
     assert "100: the last good one" in older[-1]
+
+
+@pytest.fixture
+def best(folder):
+    """The best score of a run, of version 600, with its snapshot."""
+    (folder.snapshots / "600").mkdir()
+    return Score(1, 600, PLAYERS.greedy, folder.snapshots / "600")
+
+
+def test_a_better_one_than_the_final_snapshot_is_named(folder, best):
+    evaluator = SimpleNamespace(best=best)
+    assert results.better_one(evaluator, folder, folder.snapshots / "1200") == best
+    said = results.lines(folder, STATUS, players=PLAYERS, snapshot=None, best=best)
+    assert any(line.startswith(f"  best     {best.snapshot}: greedy 1.00 ± 0.00") for line in said)
+    results.conclude(folder, STATUS, title="Catch", players=PLAYERS, best=best)
+    told = json.loads((folder.path / "summary.json").read_text())["best"]
+    assert (told["version"], told["return_mean"]) == (600, 1.0)
+    assert told["snapshot"] == str(best.snapshot)
+
+
+def test_the_final_snapshot_is_not_named_twice_nor_one_that_is_gone(folder, best):
+    evaluator = SimpleNamespace(best=best)
+    assert results.better_one(evaluator, folder, folder.snapshots / "600") is None
+    assert results.better_one(evaluator, folder, None) is None  # the last good one
+    assert results.better_one(None, folder, None) is None
+    best.snapshot.rmdir()
+    assert results.better_one(evaluator, folder, folder.snapshots / "1200") is None
+    unsaved = SimpleNamespace(best=best._replace(snapshot=None))
+    assert results.better_one(unsaved, folder, None) is None

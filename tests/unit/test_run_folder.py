@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from barista.run_folder import RunFolder, RunFolderError, find_resume, logs_root
+from barista.run_folder import RunFolder, RunFolderError, bring, find_resume, logs_root
 
 
 def test_metrics_come_back_in_order_without_a_torn_line(tmp_path):
@@ -52,7 +52,9 @@ def test_a_run_that_came_to_nothing_leaves_nothing(tmp_path):
 @pytest.fixture
 def earlier(tmp_path):
     folder = RunFolder.create(tmp_path / "run")
-    folder.write_config({"agent": {"game": "ddq/Snake-v0", "n_step": 5}})
+    folder.write_config({
+        "agent": {"game": "ddq/Snake-v0", "n_step": 5}, "options": {"staleness": "ssp:2"},
+    })  # fmt: skip
     snapshot = folder.snapshots / "100"
     snapshot.mkdir()
     (snapshot / "manifest.json").write_text(json.dumps({}))
@@ -66,6 +68,7 @@ def test_resume_takes_a_run_or_one_of_its_snapshots(earlier):
         assert resume.path == given.resolve()
         assert resume.files == earlier.path
         assert resume.config == {"game": "ddq/Snake-v0", "n_step": 5}
+        assert resume.options == {"staleness": "ssp:2"}
         assert resume.metrics == [{"round": 1}]
 
 
@@ -76,7 +79,7 @@ def test_a_lone_snapshot_brings_its_game_and_its_files(tmp_path, manifest, confi
     snapshot = tmp_path / "elsewhere" / "100"
     snapshot.mkdir(parents=True)
     (snapshot / "manifest.json").write_text(json.dumps(manifest))
-    assert find_resume(str(snapshot)) == (snapshot, snapshot, config, [])
+    assert find_resume(str(snapshot)) == (snapshot, snapshot, config, {}, [])
 
 
 def test_a_lone_snapshot_with_a_damaged_manifest_is_one_line(tmp_path):
@@ -100,3 +103,29 @@ def test_what_cannot_be_resumed_is_one_line(tmp_path, kind):
         path.mkdir()
     with pytest.raises(RunFolderError, match="--resume"):
         find_resume(str(path))
+
+
+def test_a_snapshot_of_another_folder_is_brought_once(tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "100"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "manifest.json").write_text("1")
+    here = RunFolder.create(tmp_path / "run").snapshots
+    assert bring(elsewhere, here) == here / "100"
+    (elsewhere / "manifest.json").write_text("2")
+    assert bring(elsewhere, here) == here / "100"
+    assert (here / "100" / "manifest.json").read_text() == "1"
+
+
+def test_a_snapshot_that_cannot_be_brought_stays_where_it_is(tmp_path, monkeypatch):
+    here = RunFolder.create(tmp_path / "run").snapshots
+    of_another_host = tmp_path / "nowhere" / "100"
+    assert bring(of_another_host, here) == of_another_host
+
+    def full(source, target):
+        target.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("barista.run_folder.shutil.copytree", full)
+    of_another_host.mkdir(parents=True)
+    assert bring(of_another_host, here) == of_another_host
+    assert list(here.iterdir()) == []

@@ -1,15 +1,15 @@
-"""Snapshots are whole or absent, the newest good one is found, and they come in time."""
+"""Snapshots are whole or absent, the newest good one is found, the best one stays."""
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from param_server import snapshot
-from param_server.errors import SnapshotFailed
-from param_server.snapshot import Folder, Snapshotter, find, load
-
-from tests.server_rig import Clock, until
+from param_server.errors import NoSnapshot, SnapshotFailed
+from param_server.snapshot import Folder, find, load, read_evaluation
 
 
 def fill(epoch=1, version=0, content=b"weights"):
@@ -24,7 +24,8 @@ def fill(epoch=1, version=0, content=b"weights"):
 def folder(tmp_path):
     folder = Folder(tmp_path / "snapshots", keep=3)
     folder.prepare()
-    return folder
+    yield folder
+    folder.close()
 
 
 def names(folder):
@@ -80,6 +81,8 @@ def test_damaged_one_is_passed_over_with_a_warning(folder, damage, caplog):
     damage(folder.write(fill(version=2)).path)
     assert find(folder.path).age == (1, 1)
     assert "passed over" in caplog.text
+    (passed_over,) = find(folder.path).passed_over
+    assert str(folder.path / "2") in passed_over
     with pytest.raises(SnapshotFailed, match="damaged"):
         find(folder.path / "2")
 
@@ -113,20 +116,37 @@ def test_folder_without_snapshots_has_none(tmp_path):
         find(tmp_path / "nowhere")
 
 
+def test_folder_of_damaged_ones_says_what_is_wrong(folder):
+    truncate(folder.write(fill(version=1)).path)
+    with pytest.raises(SnapshotFailed, match=r"no snapshot in .*; snapshot .*1 is damaged: model"):
+        find(folder.path)
+
+
 def test_what_a_crash_left_is_removed_at_the_start(folder):
     (folder.path / ".tmp-1").mkdir()
-    (folder.path / ".old-3").mkdir()
     folder.write(fill(version=3))
-    (folder.path / ".old-3").mkdir()
+    (folder.path / ".tmp-2").mkdir()
     folder.prepare()
     assert names(folder) == ["3"]
 
 
-def test_what_was_moved_aside_before_a_crash_is_put_back_at_the_start(folder):
+def test_one_moved_aside_before_a_crash_is_found_and_removed_in_its_turn(folder):
+    """The new one of the same version did not come; the old one has its other name."""
     written = folder.write(fill(version=3))
-    written.path.rename(folder.path / ".old-3")
-    folder.prepare()
+    written.path.rename(folder.path / "3-1")
     assert find(folder.path).age == (1, 3)
+    for version in (4, 5, 6):
+        folder.write(fill(epoch=2, version=version))
+    assert names(folder) == ["4", "5", "6"]
+
+
+def test_two_servers_do_not_write_to_one_folder(folder):
+    other = Folder(folder.path)
+    with pytest.raises(SnapshotFailed, match="another server writes its snapshots to"):
+        other.prepare()
+    folder.close()
+    other.prepare()
+    other.close()
 
 
 def test_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
@@ -177,96 +197,119 @@ def test_whichever_operation_fails_the_last_good_one_stays(folder, monkeypatch, 
     assert (find(folder.path).path / "model.caffemodel").read_bytes() == b"newer"
 
 
-class Rig:
-    """A snapshotter over a store that is two numbers."""
-
-    def __init__(self, folder, **limits):
-        self.changes, self.updates, self.written = 0, 0, []
-        self.clock = Clock()
-        self.fails = False
-        self.snapshotter = Snapshotter(
-            folder,
-            self.fill,
-            progress=lambda: (self.changes, self.updates),
-            written=self.written.append,
-            clock=self.clock,
-            **{"every_updates": 0, "every_s": 0.0, **limits},
-        )
-
-    def fill(self, path):
-        if self.fails:
-            raise OSError(28, "No space left on device")
-        return fill(version=self.updates)(path)
+def result(mean, **more):
+    return {"return_mean": mean, "return_se": 0.5, "episodes": 8, **more}
 
 
-def test_due_after_so_many_updates(folder):
-    rig = Rig(folder, every_updates=10)
-    rig.changes = rig.updates = 9
-    assert not rig.snapshotter.is_due()
-    rig.changes = rig.updates = 10
-    assert rig.snapshotter.is_due()
-    rig.snapshotter.now()
-    assert not rig.snapshotter.is_due()
+def test_evaluation_is_written_beside_the_files(folder):
+    path = folder.write(fill(version=3)).path
+    assert folder.mark_evaluated(3, result(2.5))
+    assert read_evaluation(path) == result(2.5)
+    assert load(path).age == (1, 3)
 
 
-def test_due_after_so_many_seconds_if_anything_changed(folder):
-    rig = Rig(folder, every_s=120.0)
-    rig.clock.now += 500
-    assert not rig.snapshotter.is_due()
-    rig.changes += 1
-    assert rig.snapshotter.is_due()
-    rig.snapshotter.now()
-    rig.changes += 1
-    rig.clock.now += 119
-    assert not rig.snapshotter.is_due()
+def test_best_by_evaluation_stays_and_the_rest_goes_by_age(folder):
+    for version, mean in enumerate((1.0, 9.0, 2.0, -3.0)):
+        folder.write(fill(version=version))
+        assert folder.mark_evaluated(version, result(mean)) == (version < 2)
+    for version in (4, 5, 6):
+        folder.write(fill(version=version))
+    assert names(folder) == ["1", "4", "5", "6"]
+    assert folder.mark_evaluated(6, result(9.0))  # of equals the newer
+    folder.write(fill(version=7))
+    assert names(folder) == ["5", "6", "7"]
 
 
-def test_without_limits_it_is_never_due(folder):
-    rig = Rig(folder)
-    rig.changes, rig.clock.now = 5, 1e9
-    assert not rig.snapshotter.is_due()
-    assert rig.snapshotter.has_changes()
+def test_best_stays_when_a_later_life_comes_to_its_version(folder):
+    folder.write(fill(epoch=1, version=3, content=b"good"))
+    folder.mark_evaluated(3, result(5.0))
+    folder.write(fill(epoch=2, version=3, content=b"bad"))
+    assert read_evaluation(folder.path / "3") is None
+    for version in (4, 5, 6):
+        folder.write(fill(epoch=2, version=version))
+    assert names(folder) == ["3-1", "4", "5", "6"]
+    assert (load(folder.path / "3-1").path / "model.caffemodel").read_bytes() == b"good"
 
 
-def test_snapshot_on_demand_says_where_and_what(folder):
-    rig = Rig(folder)
-    rig.updates = 4
-    assert rig.snapshotter.now() == {"path": str(folder.path / "4"), "epoch": 1, "version": 4}
-    assert [written.age for written in rig.written] == [(1, 4)]
-    assert rig.snapshotter.status()["last_version"] == 4
+def test_the_same_model_keeps_its_evaluation_in_a_later_life(folder):
+    folder.write(fill(epoch=1, version=3))
+    folder.mark_evaluated(3, result(5.0))
+    folder.write(fill(epoch=2, version=3))
+    assert names(folder) == ["3"]
+    assert read_evaluation(folder.path / "3") == result(5.0)
+    assert find(folder.path).age == (2, 3)
 
 
-def test_failure_is_shown_logged_once_and_tried_again_at_the_next_turn(folder, caplog):
-    rig = Rig(folder, every_s=120.0)
-    rig.changes, rig.fails = 1, True
-    rig.clock.now += 121
-    rig.snapshotter._turn()
-    rig.snapshotter._turn()
-    assert caplog.text.count("No space left") == 1
-    assert "No space left" in rig.snapshotter.status()["error"]
-    rig.fails = False
-    rig.clock.now += 121
-    rig.snapshotter._turn()
-    assert rig.snapshotter.status()["error"] == ""
-    assert len(rig.written) == 1
+def test_version_without_a_snapshot_cannot_be_evaluated(folder):
+    with pytest.raises(NoSnapshot, match="version 4 has no snapshot"):
+        folder.mark_evaluated(4, result(1.0))
 
 
-def test_thread_outlives_what_nobody_foresaw(folder, caplog):
-    rig = Rig(folder, every_s=120.0)
-    rig.changes = 1
-    rig.clock.now += 121
-    rig.fill = None
-    rig.snapshotter._fill = lambda path: 1 / 0
-    rig.snapshotter._turn()
-    assert "ZeroDivisionError" in rig.snapshotter.status()["error"]
-    assert "Traceback" in caplog.text
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"return_mean": null}', '{"return_mean": NaN}',
+                '{"return_mean": true}', '{"return_mean": "1"}'],
+)  # fmt: skip
+def test_unreadable_evaluation_is_none(folder, content):
+    path = folder.write(fill(version=1)).path
+    (path / "evaluation.json").write_text(content)
+    assert read_evaluation(path) is None
+    for version in (2, 3, 4):
+        folder.write(fill(version=version))
+    assert names(folder) == ["2", "3", "4"]
 
 
-def test_thread_writes_in_time_and_stops(folder, monkeypatch):
-    monkeypatch.setattr(snapshot, "_TICK_S", 0.01)
-    rig = Rig(folder, every_updates=1)
-    rig.snapshotter.start()
-    rig.changes = rig.updates = 1
-    until(lambda: rig.written)
-    rig.snapshotter.stop()
-    assert names(folder) == ["1"]
+def test_evaluation_that_cannot_be_written_leaves_the_one_before(folder, monkeypatch):
+    path = folder.write(fill(version=1)).path
+    folder.mark_evaluated(1, result(1.0))
+
+    def failing(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(snapshot, "sync", failing)
+    with pytest.raises(SnapshotFailed, match="no evaluation written"):
+        folder.mark_evaluated(1, result(2.0))
+    assert read_evaluation(path) == result(1.0)
+    assert sorted(file.name for file in path.iterdir()) == [
+        "evaluation.json", "manifest.json", "model.caffemodel",
+    ]  # fmt: skip
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from param_server.errors import SnapshotFailed
+from param_server.snapshot import Folder, find, load
+
+folder = Folder(Path(sys.argv[1]))
+folder.prepare()
+
+def fill(size, version):
+    def write(path):
+        (path / "model.caffemodel").write_bytes(bytes(size))
+        return {"epoch": 1, "version": version}
+    return write
+
+folder.write(fill(500, 1))
+unlimited = resource.RLIM_INFINITY
+resource.setrlimit(resource.RLIMIT_FSIZE, (100000, unlimited))
+for version in (1, 2):
+    try:
+        folder.write(fill(200000, version))
+    except SnapshotFailed as error:
+        print(error)
+    load(folder.path / "1")
+    print(*sorted(path.name for path in folder.path.iterdir()))
+resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+print(folder.write(fill(200000, 2)).path.name, find(folder.path).age)
+"""
+
+
+def test_write_that_fails_half_way_leaves_nothing(tmp_path):
+    """A limit on the size of files makes a real write fail in the middle."""
+    paths = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], check=True, stdout=subprocess.PIPE,
+        text=True, env={**os.environ, "PYTHONPATH": paths}, timeout=60,
+    )  # fmt: skip
+    failed = f"no snapshot written to {tmp_path}: [Errno 27] File too large"
+    assert done.stdout.splitlines() == [failed, "1", failed, "1", "2 (1, 2)"]

@@ -8,7 +8,7 @@ import pytest
 from param_server.errors import BadRequest, Draining, EpochChanged, LayoutMismatch, WrongRun
 from param_server.wire import Layout
 
-from tests.server_rig import EPOCH, LAYOUT, Clock, make_push, make_store, ones, weights_of
+from tests.store_rig import EPOCH, LAYOUT, Clock, make_push, make_store, ones, weights_of
 
 
 @pytest.fixture
@@ -169,11 +169,10 @@ def test_target_that_is_known_is_not_sent(store):
 
 
 def test_failing_rule_counts_nothing(clock):
-    def apply(gradient):
+    def apply(gradient, scale):
         raise MemoryError
 
-    store = make_store(clock=clock)
-    store._apply = apply
+    store = make_store(clock=clock, apply=apply)
     with pytest.raises(MemoryError):
         store.apply(make_push(), ones())
     store.check()
@@ -218,8 +217,7 @@ def captured(store):
 
 def resumed(store, *, run="", epoch=EPOCH + 1):
     state, target, weights = captured(store)
-    again = make_store(run=run)
-    again._weights[...] = weights
+    again = make_store(run=run, values=weights)
     again.restore(state, target, epoch=epoch)
     again.check()
     return again
@@ -283,7 +281,7 @@ def test_pull_of_a_member_renews_the_lease(store, clock):
     store.hear("r1", "w0")
     store.hear("r2", "w9")
     assert store.status()["workers"] == {
-        "w0": {"incarnation": "i0", "last_contact_s": 0.0, "pushes": 1}
+        "w0": {"incarnation": "i0", "last_contact_s": 0.0, "pushes": 1, "lost": False}
     }
 
 

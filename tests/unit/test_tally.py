@@ -24,13 +24,13 @@ def tally():
 
 @pytest.mark.parametrize("status", ["applied", "rejected", "late"])
 def test_steps_and_episodes_count_whatever_became_of_the_gradient(tally, status):
-    tally.count_push(push(steps=4, episodes=(3.0, 5.0)), Verdict(status, "non-finite: x"), "x")
+    tally.count_push(push(steps=4, episodes=(3.0, 5.0)), Verdict(status, "non-finite: x"))
     shown = tally.status(0.0)
     assert (shown["steps"], shown["episodes"], shown["return_mean"]) == (4, 2, 4.0)
 
 
 def test_returns_are_of_the_last_hundred_episodes(tally):
-    tally.count_push(push(episodes=tuple(map(float, range(150)))), Verdict("applied"), "")
+    tally.count_push(push(episodes=tuple(map(float, range(150)))), Verdict("applied"))
     assert tally.status(0.0)["returns_count"] == 100
     assert tally.status(0.0)["return_mean"] == sum(range(50, 150)) / 100
 
@@ -42,7 +42,7 @@ def test_nothing_seen_has_no_mean(tally):
 
 def test_staleness_falls_into_its_bucket(tally):
     for staleness in (0, 1, 4, 7, 8, 64):
-        tally.count_update(0.5, staleness, 0.0)
+        tally.count_gradient(0.5, staleness)
     shown = tally.status(1.0)
     assert shown["staleness"] == {
         "0": 1, "1": 1, "2": 0, "3": 0, "7": 2, "15": 1, "31": 0, "63": 0, "more": 1,
@@ -50,47 +50,47 @@ def test_staleness_falls_into_its_bucket(tally):
     assert shown["staleness_mean"] == 84 / 6
 
 
-def test_non_finite_gradients_in_a_row_end_with_an_update(tally):
+def test_non_finite_gradients_in_a_row_end_with_one_that_is_taken(tally):
     rejected = Verdict("rejected", "non-finite: conv1/0")
-    tally.count_push(push(), rejected, "conv1/0")
-    tally.count_push(push(), rejected, "conv1/0")
+    tally.count_push(push(), rejected)
+    tally.count_push(push(), rejected)
     assert tally.status(0.0)["consecutive_non_finite"] == {"count": 2, "parameter": "conv1/0"}
     assert tally.status(0.0)["rejected"] == {"non-finite": 2}
-    tally.count_update(0.5, 0, 0.0)
+    tally.count_gradient(0.5, 0)
     assert tally.status(0.0)["consecutive_non_finite"] == {"count": 0, "parameter": ""}
 
 
 def test_rejection_for_another_reason_does_not_count_as_non_finite(tally):
-    tally.count_push(push(), Verdict("rejected", "future-version: 9"), "conv1/0")
+    tally.count_push(push(), Verdict("rejected", "future-version: 9"))
     assert tally.status(0.0)["consecutive_non_finite"]["count"] == 0
 
 
 def test_loss_that_is_not_finite_is_not_averaged(tally):
-    tally.count_update(math.nan, 0, 0.0)
-    tally.count_update(2.0, 0, 0.0)
+    tally.count_gradient(math.nan, 0)
+    tally.count_gradient(2.0, 0)
     assert tally.status(0.0)["loss"] == 2.0
 
 
 def test_rate_is_of_the_last_half_minute(tally):
     for second in range(100):
-        tally.count_update(0.5, 0, float(second))
+        tally.count_update(float(second))
     assert tally.updates_per_s(100.0) == pytest.approx(1.0, rel=0.05)
     assert tally.updates_per_s(200.0) == 0.0
 
 
 def test_stats_are_averaged_and_bounded_in_number(tally):
     for index in range(100):
-        tally.count_push(push(stats={f"s{index}": 1.0, "s0": 3.0}), Verdict("applied"), "")
+        tally.count_push(push(stats={f"s{index}": 1.0, "s0": 3.0}), Verdict("applied"))
     assert len(tally.status(0.0)["stats"]) == 32
     assert tally.status(0.0)["stats"]["s0"] == 3.0
     assert tally.status(0.0)["stats"]["s1"] == 1.0
 
 
 def test_state_survives_json(tally):
-    tally.count_push(push(steps=4, episodes=(3.0,), episode_lengths=(9,)), Verdict("applied"), "")
-    tally.count_update(0.5, 2, 0.0)
+    tally.count_push(push(steps=4, episodes=(3.0,), episode_lengths=(9,)), Verdict("applied"))
+    tally.count_gradient(0.5, 2)
     restored = Tally()
-    restored.count_update(9.0, 9, 0.0)
+    restored.count_gradient(9.0, 9)
     restored.restore(json.loads(json.dumps(tally.state())))
     assert restored.state() == tally.state()
     assert restored.status(0.0)["staleness_mean"] == 0.0
@@ -98,7 +98,7 @@ def test_state_survives_json(tally):
 
 
 def test_damaged_state_is_refused_and_changes_nothing(tally):
-    tally.count_push(push(steps=4), Verdict("applied"), "")
+    tally.count_push(push(steps=4), Verdict("applied"))
     before = tally.state()
     with pytest.raises(BadRequest, match="'returns'"):
         tally.restore({**before, "returns": [None]})

@@ -1,8 +1,11 @@
 """The rounds of a run, with a scripted job and server in place of Spark's and ours."""
 
 import pytest
+from param_server.errors import ServerUnreachable
 
 from barista.config import defaults_for
+from barista.evaluation import Score
+from barista.play import Evaluation
 from barista.run_folder import RunFolder
 from barista.spark import training
 from barista.spark.task import Assignment
@@ -61,7 +64,7 @@ class Server:
 
 class Progress:
     def __init__(self):
-        self.said, self.shown, self.ends = [], [], []
+        self.said, self.shown, self.ends, self.paused_s = [], [], [], 0.0
 
     def show(self, text, _):
         self.shown.append(text)
@@ -72,15 +75,19 @@ class Progress:
     def say(self, line):
         self.said.append(line)
 
+    def pause(self, seconds):
+        self.paused_s += seconds
+
 
 def row(applied=50, **changes):
     stages = {"act_s": 1.0, "sample_s": 0.0, "compute_s": 3.0, "exchange_s": 1.0}
-    return {"worker": "w", "applied": applied, "restarts": [], **stages, **changes}
+    counts = {"applied": applied, "gathered": 0, "rejected": 0}
+    return {"worker": "w", **counts, "restarts": [], **stages, **changes}
 
 
 @pytest.fixture
 def make(tmp_path):
-    def make(jobs, server=None, **limits):
+    def make(jobs, server=None, evaluator=None, evaluate_every=0, **limits):
         limits = {"rounds": 2, "minutes": None, "updates_per_round": None, **limits}
         return training.Training(
             rounds=jobs,
@@ -91,6 +98,8 @@ def make(tmp_path):
             assignment=Assignment({}, {}, 2, "log", "host"),
             workers=2,
             limits=training.Limits(**limits),
+            evaluator=evaluator,
+            evaluate_every=evaluate_every,
         )
 
     return make
@@ -103,6 +112,12 @@ def test_rounds_are_numbered_and_sized_by_the_measured_rate(make):
     # First a fixed number; then 20 s of (50 + 100) pushes in 5 s each.
     assert [asked["number"] for asked, _ in rounds.asked] == [1, 2]
     assert [asked["quota"] for asked, _ in rounds.asked] == [2 * training.FIRST_UPDATES, 600]
+
+
+def test_all_pushes_that_were_judged_count_for_the_rate(make):
+    rounds = Rounds(Job([row(20, gathered=60, rejected=20)]))
+    make(rounds).run()
+    assert rounds.asked[1][0]["quota"] == 400  # 20 s of 100 in 5 s
 
 
 def test_updates_per_round_are_obeyed(make):
@@ -214,3 +229,69 @@ def test_an_interrupt_comes_through_while_a_round_is_watched(make):
     with pytest.raises(KeyboardInterrupt):
         work.run()
     assert len(calls) == 2
+
+
+class Evaluator:
+    """Scores each version; takes ten seconds of the clock for it."""
+
+    def __init__(self, clock, *means):
+        self.clock, self.means, self.scores = clock, list(means), []
+
+    @property
+    def best(self):
+        return max(self.scores, key=lambda score: score.evaluation.mean)
+
+    def score(self):
+        self.clock[0] += 10
+        mean = self.means.pop(0)
+        if isinstance(mean, BaseException):
+            raise mean
+        version = 100 * (1 + len(self.scores))
+        result = Evaluation((mean, mean), (4, 4), complete=True)
+        self.scores.append(Score(1, version, result, None))
+        return self.scores[-1]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_every_so_many_rounds_the_weights_are_played(make, clock):
+    evaluator = Evaluator(clock, 1.0, 2.0)
+    work = make(Rounds(Job([row()])), evaluator=evaluator, evaluate_every=2, rounds=5)
+    work.run()
+    scores = [line.get("evaluation") for line in work._folder.metrics()]
+    assert [score and score["return_mean"] for score in scores] == [None, 1.0, None, 2.0, None]
+    assert work._progress.said == [
+        "evaluated version 100: greedy 1.00 ± 0.00 (mean ± standard error of 2 episodes)",
+        "evaluated version 200: greedy 2.00 ± 0.00 (mean ± standard error of 2 episodes), "
+        "the best so far",
+    ]
+
+
+def test_evaluating_is_not_training_time(make, clock):
+    evaluator = Evaluator(clock, *[1.0] * 3)
+    rounds = Rounds(Job([row()]))
+    work = make(rounds, evaluator=evaluator, evaluate_every=1, rounds=3, minutes=1)
+    work.run()
+    assert {asked["deadline_s"] for asked, _ in rounds.asked} == {60.0}
+    assert work._progress.paused_s == 30.0
+
+
+def test_a_server_that_is_silent_costs_an_evaluation_not_the_run(make, clock):
+    evaluator = Evaluator(clock, ServerUnreachable("127.0.0.1:1", "refused"))
+    work = make(Rounds(Job([row()])), evaluator=evaluator, evaluate_every=1, rounds=1)
+    assert work.run() == 1
+    assert work._folder.metrics()[0]["evaluation"] is None
+    assert "no evaluation after round 1" in work._progress.said[0]
+
+
+def test_an_interrupted_evaluation_leaves_the_rounds_metrics(make, clock):
+    evaluator = Evaluator(clock, KeyboardInterrupt())
+    work = make(Rounds(Job([row()])), evaluator=evaluator, evaluate_every=1, rounds=2)
+    with pytest.raises(KeyboardInterrupt):
+        work.run()
+    assert [line["round"] for line in work._folder.metrics()] == [1]

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from param_server.wire import Layout, Push
+from param_server.wire import Layout
 
 import caffe
+from barista.assembly import make_worker
 from barista.exchange import LocalExchange
 from barista.learner import Learner, load_nets, q_values
 from barista.rounds import RoundRequest
-from barista.worker import make_worker
 from tests import tiny
 from tests.rig import IDENTITY, NUM_ENVS, Rig
 
@@ -33,7 +33,7 @@ def test_the_next_round_continues_with_the_newest_weights(model):
     rig.run(quota=2, number=2)
     assert [push.version for push in rig.exchange.pushes] == [0, 1, 2, 3, 4]
     assert [push.sequence for push in rig.exchange.pushes] == [1, 2, 3, 4, 5]
-    assert np.array_equal(rig.nets.online.param_arena, rig.store._weights)
+    assert np.array_equal(rig.nets.online.param_arena, tiny.weights_of(rig.store))
 
 
 def test_nothing_is_pushed_before_the_warm_up_is_done(model):
@@ -107,7 +107,7 @@ def test_the_target_is_pulled_only_when_it_has_changed(model):
     rig = Rig(model, target_period=5)
     rig.run(quota=12)
     assert rig.exchange.target_pulls == [None, (1, 0), (1, 5)]
-    assert np.array_equal(rig.nets.target.param_arena, rig.store._target)
+    assert np.array_equal(rig.nets.target.param_arena, tiny.target_of(rig.store))
 
 
 def test_the_target_is_followed_even_between_pulls_of_the_weights(model):
@@ -156,7 +156,7 @@ def test_epsilon_falls_with_the_steps_of_all_workers_once_they_are_warm(model):
     assert rig.worker.epsilon == 1.0
     rig.worker.warm_up()
     assert rig.worker.epsilon > 0.95
-    rig.store._tally.steps = 90  # another worker's
+    rig.report(steps=90)  # another worker's
     rig.run(quota=1)
     beyond = rig.store.counters().steps - rig.config.warmup
     assert rig.worker.epsilon == pytest.approx(1 - 0.9 * beyond / 100)
@@ -173,7 +173,7 @@ def test_epsilon_falls_with_own_steps_before_they_are_reported(model):
 
 def test_a_worker_that_joins_late_warms_up_with_the_epsilon_of_the_others(model):
     rig = Rig(model)
-    rig.store._tally.steps = 10**6
+    rig.report(steps=10**6)
     rig.worker.warm_up()
     assert rig.worker.epsilon == rig.config.epsilon_end
 
@@ -183,19 +183,11 @@ def test_gradients_of_older_weights_are_not_mixed_with_those_of_newer_ones(model
     rig.worker.warm_up()
     for _ in range(2):
         assert rig.worker.update(RoundRequest(1)) is None
-    rig.store.apply(other_push(rig), np.ones_like(rig.nets.online.param_arena))
+    rig.report(steps=0)
     learned = rig.worker.timings.stages()["compute"].times
     rig.run(quota=1, number=1)
     assert rig.worker.timings.stages()["compute"].times == learned + 3
     assert rig.exchange.pushes[0].version == 1
-
-
-def other_push(rig):
-    """A push of another worker."""
-    return Push(
-        run="run", worker="host-1", incarnation="i", sequence=1, epoch=1, version=0,
-        layout=rig.store.layout.digest,
-    )  # fmt: skip
 
 
 def test_progress_is_json_and_never_changes_under_its_reader(model):
@@ -240,7 +232,7 @@ def made(model, seed, updates=60):
         identity=IDENTITY,
     )
     worker.run_round(RoundRequest(1, quota=updates))
-    return store._weights
+    return tiny.weights_of(store)
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(model):
@@ -270,7 +262,7 @@ def test_one_worker_is_algorithm_1_bit_for_bit(model):
         if update % config.target_period == 0:
             learner.set_target_weights(nets.online.param_arena)
     rig.run(quota=120)
-    assert rig.store._weights.tobytes() == nets.online.param_arena.tobytes()
+    assert tiny.weights_of(rig.store).tobytes() == nets.online.param_arena.tobytes()
     assert rig.actor.steps == twin.actor.steps
 
 

@@ -1,12 +1,18 @@
 """The worker when its server refuses, forgets, or is silent."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from param_server.errors import Draining, LayoutMismatch, ServerUnreachable
+from param_server.errors import Draining, LayoutMismatch, ServerUnreachable, TooEarly
+from param_server.judgement import Rules
+from param_server.outliers import Outliers
+from param_server.staleness import parse_policy
+from param_server.wire import Layout
 
 from barista.exchange import LocalExchange
+from barista.patience import LEASE_S
 from barista.rounds import RoundRequest
-from barista.worker import LEASE_S
 from tests import tiny
 from tests.rig import Rig
 
@@ -27,7 +33,7 @@ def test_a_late_answer_ends_the_round(model):
     assert (row["applied"], row["late"]) == (0, 1)
 
 
-def test_a_rejected_gradient_is_counted_and_the_weights_are_pulled(model):
+def test_a_rejected_gradient_is_counted_and_nothing_is_pulled_that_is_known(model):
     rig = Rig(model)
 
     def spoil():
@@ -36,8 +42,28 @@ def test_a_rejected_gradient_is_counted_and_the_weights_are_pulled(model):
     rig.exchange.before_push[2] = spoil
     row = rig.run(quota=4)
     assert (row["applied"], row["rejected"], rig.store.version) == (3, 1, 3)
-    assert len(rig.exchange.pulls) == 2
+    assert rig.exchange.pulls == [None]
     assert rig.store.counters().steps == rig.actor.steps
+
+
+def test_of_each_kind_of_rejection_a_round_is_told_once(model, caplog):
+    rig = Rig(model, rules=Rules(parse_policy("reject:0"), Outliers(0)))
+    for number in (2, 4):
+        rig.exchange.before_push[number] = partial(rig.report, sequence=number, worker="other")
+    row = rig.run(quota=6)
+    assert (row["rejected"], caplog.text.count("rejects a gradient: stale")) == (2, 1)
+    rig.exchange.before_push[8] = partial(rig.report, sequence=8, worker="other")
+    assert rig.run(quota=4, number=2)["rejected"] == 1
+    assert caplog.text.count("rejects a gradient: stale") == 2
+
+
+def test_after_a_rejected_gradient_newer_weights_are_pulled(model):
+    rig = Rig(model, rules=Rules(parse_policy("reject:0"), Outliers(0)))
+    rig.exchange.before_push[2] = lambda: rig.report(quota=4, round=1)
+    row = rig.run(quota=4)
+    assert (row["applied"], row["rejected"], rig.store.version) == (2, 1, 3)
+    assert rig.exchange.pulls == [None, (1, 1)]
+    assert [push.version for push in rig.exchange.pushes] == [0, 1, 2]
 
 
 def test_after_a_new_epoch_the_gradient_is_dropped_and_its_steps_stay_owed(model):
@@ -49,7 +75,7 @@ def test_after_a_new_epoch_the_gradient_is_dropped_and_its_steps_stay_owed(model
     assert [(push.epoch, push.version) for push in pushes[1:4]] == [(1, 1), (1, 2), (2, 0)]
     assert pushes[3].steps >= pushes[2].steps > 0
     assert rig.exchange.target_pulls[-1] == (1, 0)
-    assert np.array_equal(rig.nets.online.param_arena, rig.store._weights)
+    assert np.array_equal(rig.nets.online.param_arena, tiny.weights_of(rig.store))
 
 
 def test_a_new_epoch_that_cannot_be_pulled_at_once_leaves_nothing_behind(model):
@@ -79,6 +105,37 @@ def test_an_unanswered_push_is_sent_again_under_its_sequence(model, error):
     assert [push.sequence for push in rig.exchange.pushes] == [1, 2, 2, 2, 2, 3]
     assert row["applied"] == 3
     assert rig.stop.waits == [0.25, 0.5, 1.0]
+
+
+def test_a_push_that_comes_too_early_is_sent_again_under_its_sequence(model):
+    rig = Rig(model)
+    rig.exchange.failures[2] = [TooEarly("2 pushes ahead of the slowest worker") for _ in range(4)]
+    phases = watched(rig)
+    row = rig.run(quota=3)
+    assert [push.sequence for push in rig.exchange.pushes] == [1, 2, 2, 2, 2, 2, 3]
+    assert (row["applied"], rig.store.counters().steps) == (3, rig.actor.steps)
+    assert phases == ["waiting"] * 4
+
+
+def test_a_push_that_stays_too_early_ends_with_the_round_and_its_steps_stay_owed(model):
+    rig = Rig(model)
+    rig.exchange.failures[2] = [TooEarly("2 pushes ahead of the slowest worker")] * 1000
+    assert rig.run(quota=5, deadline_s=20.0)["applied"] == 1
+    assert rig.clock.now < 22
+    assert rig.run(quota=5)["applied"] == 4
+    assert rig.store.counters().steps == rig.actor.steps
+
+
+def watched(rig):
+    """The phases that the worker shows while it waits."""
+    phases, wait = [], rig.stop.wait
+
+    def note(timeout):
+        phases.append(rig.worker.progress()["phase"])
+        return wait(timeout)
+
+    rig.stop.wait = note
+    return phases
 
 
 def test_a_push_whose_answer_was_lost_is_a_duplicate(model):
@@ -138,8 +195,60 @@ def test_waiting_is_a_sign_of_life(model):
     assert beats == sorted(set(beats))
 
 
+OTHER = Layout.from_entries([("fc1/0", (64, 25)), ("fc1/1", (64,))])
+
+
 def test_another_network_than_the_servers_is_refused(model):
     rig = Rig(model)
-    rig.worker._layout = "0123456789abcdef"
-    with pytest.raises(LayoutMismatch, match="this worker's '0123456789abcdef'"):
+    rig.worker._layout = OTHER
+    with pytest.raises(LayoutMismatch, match=f"this worker's '{OTHER.digest}'"):
         rig.run(quota=1)
+
+
+def test_a_push_to_another_network_names_the_layer_that_differs(model):
+    rig = Rig(model, pull_period=100)
+    rig.exchange.before_push[1] = lambda: setattr(rig.worker, "_layout", OTHER)
+    line = r"^the server holds another network than this worker: fc1/0 is \(64, 25\) here, \(32, 25"
+    with pytest.raises(LayoutMismatch, match=line):
+        rig.run(quota=3)
+
+
+def test_a_worker_leaves_before_its_warm_up_and_at_the_end_of_each_round(model):
+    rig = Rig(model)
+    rig.run(quota=3)
+    rig.run(quota=2, number=2)
+    assert rig.exchange.left == [0, 3, 5]
+
+
+def test_a_worker_that_fails_leaves_too(model):
+    rig = Rig(model)
+    rig.exchange.failures[3] = [ValueError("broken")]
+    with pytest.raises(ValueError, match="broken"):
+        rig.run(quota=5)
+    assert rig.exchange.left == [0, 2]
+
+
+def test_a_server_that_is_gone_need_not_be_told(model, caplog):
+    rig = Rig(model)
+
+    def leave(worker, incarnation, /):
+        raise unreachable()
+
+    rig.exchange.leave = leave
+    caplog.set_level("INFO")
+    assert rig.run(quota=2)["applied"] == 2
+    assert "could not leave: no parameter server answers" in caplog.text
+
+
+def test_in_synchronous_rounds_a_push_counts_before_its_update_is_complete(model):
+    rig = Rig(model, rules=Rules(parse_policy("sync"), Outliers(0)))
+    rig.report()  # another worker has joined, and the next update needs it
+    rig.exchange.before_push[2] = rig.stop.set
+    row = rig.run(quota=4)
+    assert (row["applied"], row["gathered"]) == (0, 1)
+    assert rig.worker.progress()["updates"] == 1
+    assert rig.exchange.pulls == [None]  # nothing is newer, so nothing was pulled
+    rig.stop.clear()
+    assert rig.store.version == 1
+    rig.report(sequence=2)
+    assert rig.store.version == 2
