@@ -165,11 +165,15 @@ class ServerLink:
             asked = "--port" in self._own.arguments
             taken = "" if asked or port == DEFAULT_PORT else f" (port {DEFAULT_PORT} is taken)"
             line = f"{self.address}{taken}, this run's own{self.note}"
-        usual = {"staleness_policy": "accept", "durability": "interval"}
+        sigmas = (status.get("outliers") or {}).get("sigmas", 0)
         unusual = [
-            f"{name.removesuffix('_policy')} {status[name]}"
-            for name, value in usual.items()
-            if status.get(name, value) != value
+            f"{name} {value}"
+            for name, value, usual in (
+                ("staleness", status.get("staleness_policy", "accept"), "accept"),
+                ("outliers", f"{sigmas:g}", "0"),
+                ("durability", status.get("durability", "interval"), "interval"),
+            )
+            if value != usual
         ]
         more = [", ".join(unusual)] if unusual else []
         if self.ca is not None:

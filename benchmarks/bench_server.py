@@ -87,7 +87,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", choices=sizes, default=sizes)
     parser.add_argument("--variants", nargs="+", choices=names, default=names)
     parser.add_argument("--workers", nargs="+", type=int, default=[1, 2, 4, 8])
-    parser.add_argument("--rounds", type=int, default=6, help="of latency; half of it, of updates/s")
+    parser.add_argument("--rounds", type=int, default=6, help="half as many of updates/s")
     parser.add_argument("--solver", type=Path, default=nets.SOLVER, help="whose rule is applied")
     parser.add_argument("--scratch", type=Path, help="where servers keep files and journals")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/server.json")

@@ -54,18 +54,26 @@ class Membership:
         self._last_contact = clock()
         self._members: dict[str, Member] = {}
 
+    def require(self, run: str) -> None:
+        """See that a run may push: it is bound, or none is.
+
+        Raises:
+            WrongRun: If another run is bound.
+        """
+        if not run:
+            raise BadRequest("field 'run' is empty")
+        if run != (self.run or run):
+            raise WrongRun(f"the server is bound to run {self.run!r}", run=self.run)
+
     def admit(self, run: str) -> None:
-        """Let a run's push in, binding the run if none is bound.
+        """Let a run in, binding it if none is bound.
 
         Raises:
             WrongRun: If another run is bound; nothing changed.
         """
-        if not run:
-            raise BadRequest("field 'run' is empty")
+        self.require(run)
         if not self.run:
             self._bind(run)
-        if run != self.run:
-            raise WrongRun(f"the server is bound to run {self.run!r}", run=self.run)
 
     def open(self, run: str) -> None:
         """Bind a run, in place of one that has fallen silent if this server may change hands.

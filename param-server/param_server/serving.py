@@ -70,8 +70,8 @@ class Limits:
     bytes_per_s: float = 64 << 10
 
     def transfer_s(self, size: int) -> float:
-        """Return the seconds that so many bytes may take."""
-        return self.head_s + size / self.bytes_per_s
+        """Return the seconds that so many bytes may take, an hour at most."""
+        return self.head_s + min(size / self.bytes_per_s, 3600.0)
 
 
 class Server(socketserver.TCPServer):

@@ -1,14 +1,12 @@
 """The weights, their version, and every rule about who may change them.
 
-The design.  The store knows no socket, file, clock or network library: it is given the weights as
-one flat array, a callable that applies a gradient to them in place, a clock, and a journal.
-Everything that is true of the server at a moment (weights, target, version, ledger, counters,
-members) changes under one lock, so each answer, each copy and each snapshot describes one moment.
-
+The design.  The store knows no socket, file or network library: it is given the weights as one
+flat array, a callable that applies a gradient to them in place, a clock, and a journal.  All that
+is true of the server at a moment changes under one lock, so each answer, each copy and each
+snapshot describes one moment.
 Readers get copies made under that lock into memory they bring: 6.75 MB take under a millisecond,
-little beside the solver's rule.  A buffer shared by all readers would save it, at the price of
-knowing when the last one is done; a sequence lock was measured and retries without end under
-load; without a lock a quarter of all reads were torn.
+little beside the solver's rule.  A sequence lock was measured and retries without end under load;
+without a lock a quarter of all reads were torn.
 
 The order of judgement for a push, cheapest and most final first:
     closed          the server is draining                      Draining, nothing changes
@@ -29,9 +27,8 @@ Repeats come before epochs: a push that a snapshot holds is a repeat after the r
 worker must not report its steps again.  What a push changes is written to the journal before it
 happens; ``replay`` does it again, from the verdict that it was given, not judging anew.
 
-Invariants (``check``): version counts the applied updates of this epoch's history; target_version
-<= version and durable_version <= version; with target_version == version the target equals the
-weights; no gradient is applied twice; weights change only where version does.
+Invariants (``check``): target_version and durable_version <= version; with target_version ==
+version the target equals the weights; no gradient is applied twice.
 """
 
 from __future__ import annotations
@@ -66,8 +63,7 @@ _SLICE_S = 0.1  # how soon a push that waits sees that a lease has ended
 class Store:
     """The weights of one network and the rules by which they change.
 
-    Safe to call from many threads.  ``apply`` and ``reset`` are called under the lock, see
-    ``Weights``.
+    Safe to call from many threads.  ``apply`` and ``reset`` (see ``Weights``) run under the lock.
     """
 
     def __init__(
@@ -156,9 +152,9 @@ class Store:
         offender = first_not_finite(self.layout, gradient)
         with self._lock:
             answer = self._decide_in_time(push, gradient, offender, patience_s)
-            if answer.status == "rejected":
-                return answer, None
-            return answer, self.read((push.epoch, push.version), out=out)
+            is_rejected = answer.status == "rejected"
+            known = push.epoch, push.version
+            return answer, None if is_rejected else self.read(known, out=out)
 
     def _decide_in_time(
         self, push: Push, gradient: Float32, offender: str, patience_s: float
@@ -185,14 +181,16 @@ class Store:
         return answer
 
     def _decide(self, push: Push, gradient: Float32, offender: str) -> PushAnswer:
-        self._admit(push.run, self._members.admit)
+        self._require_open()
+        self._members.require(push.run)
         repeated = self._state.ledger.repeated(push.worker, push.incarnation, push.sequence)
         if repeated is not None:
-            self._members.hear(push.worker, push.incarnation)
+            self.hear(push.run, push.worker, push.incarnation)
             self._state.tally.duplicates += 1
             reason = f"{repeated.status}: {repeated.reason}".removesuffix(": ")
             return self._answer(Verdict("duplicate", reason), push)
         self._judge.check_origin(push, epoch=self.epoch)
+        self._bind(push.run, self._members.admit)
         verdict = self._judge.verdict(push, offender)
         adapted = Adapted(gradient)
         if verdict.status in TAKEN:
@@ -268,7 +266,7 @@ class Store:
         return Counters(self._state.tally.steps, self._state.tally.episodes, self.version)
 
     def read(self, known: tuple[int, int] | None = None, *, out: Float32) -> Model | None:
-        """Copy the weights into ``out``, unless (epoch, version) is what the reader knows."""
+        """Copy the weights into ``out``, unless (epoch, version) is known."""
         with self._lock:
             if known == (self.epoch, self.version):
                 return None
@@ -311,7 +309,8 @@ class Store:
     def open_run(self, run: str) -> None:
         """Bind the server to a run; see ``Membership.open``."""
         with self._lock:
-            self._admit(run, self._members.open)
+            self._require_open()
+            self._bind(run, self._members.open)
             self._state.tally.forget_failures()
 
     def close_run(self, run: str) -> None:
@@ -319,9 +318,11 @@ class Store:
         with self._lock:
             self._members.close(run)
 
-    def _admit(self, run: str, admit: Callable[[str], None]) -> None:
+    def _require_open(self) -> None:
         if self._closed:
             raise Draining("the server is going down and takes no more pushes")
+
+    def _bind(self, run: str, admit: Callable[[str], None]) -> None:
         admit(run)
         self._state.ledger.open_run(run)
 
@@ -331,8 +332,7 @@ class Store:
         """Go back to version 0 in a new epoch: weights, solver, target, ledger, counters."""
         with self._lock:
             assert epoch > self.epoch, (epoch, self.epoch)
-            if self._closed:
-                raise Draining("the server is going down")
+            self._require_open()
             self._change(lambda: {"kind": "clear"}, self._state.clear)
             self.epoch = epoch
             self.durable_version = 0

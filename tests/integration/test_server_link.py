@@ -117,10 +117,11 @@ def test_a_restart_keeps_every_flag(open_link):
 def test_the_plan_says_what_is_unusual(open_link):
     usual = open_link().describe()
     assert "\n" not in usual
-    link = open_link(run="b", options=("--staleness", "ssp:2", "--durability", "acknowledged"))
+    options = ("--staleness", "ssp:2", "--outliers", "4", "--durability", "acknowledged")
+    link = open_link(run="b", options=options)
     first, second = link.describe().splitlines()
     assert first.endswith("this run's own")
-    assert second.strip() == "staleness ssp:2, durability acknowledged"
+    assert second.strip() == "staleness ssp:2, outliers 4, durability acknowledged"
 
 
 def test_the_best_version_is_kept_by_its_score(open_link, tmp_path):

@@ -23,8 +23,15 @@ OURS = {"ddq", "replay", *PACKAGES}
 
 # Who may import what of ours, most specific first.
 CLIENT_SIDE = {
-    f"param_server.{name}" for name in (
-        "client", "same_host_client", "network", "rehearsal", "wire", "errors", "ports",
+    f"param_server.{name}"
+    for name in (
+        "client",
+        "same_host_client",
+        "network",
+        "rehearsal",
+        "wire",
+        "errors",
+        "ports",
     )
 }
 RULES = {
@@ -55,10 +62,8 @@ HOMES = {
     "gymnasium": ("barista.games",),
 }
 # Modules that must be cheap to import and to reason about.
-NUMPY_ONLY = (
-    "replay", "barista.dqn",
-    *(f"param_server.{name}" for name in ("store", "ledger", "wire", "layout", "payload", "fields")),
-)  # fmt: skip
+CORE = ("store", "state", "judgement", "ledger", "wire", "layout", "payload", "fields")
+NUMPY_ONLY = ("replay", "barista.dqn", *(f"param_server.{name}" for name in CORE))
 
 
 def imports(file):

@@ -87,3 +87,17 @@ def test_nobody_waits_for_a_worker_that_has_left():
     assert (answer.status, store.version) == ("gathered", 1)
     exchange.leave("w", "i")
     assert store.version == 2
+
+
+def test_a_worker_whose_first_push_was_too_stale_is_waited_for_from_then_on():
+    """Else it would always find that the others have gone on without it."""
+    store = make_store(rules=Rules(parse_policy("sync"), Outliers(0)))
+    exchange = LocalExchange(store)
+    out, gradient = np.zeros(3, np.float32), np.ones(3, np.float32)
+    exchange.push(push(1), gradient, out)
+    answer, _ = exchange.push(push(1, worker="other"), gradient, out)
+    assert answer.reason.startswith("stale")
+    answer, _ = exchange.push(push(2, version=1), gradient, out)
+    assert (answer.status, store.version) == ("gathered", 1)
+    answer, _ = exchange.push(push(2, worker="other", version=1), gradient, out)
+    assert (answer.status, store.version) == ("applied", 2)

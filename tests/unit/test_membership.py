@@ -116,3 +116,12 @@ def test_members_are_bounded(embedded):
         embedded.hear(f"w{index}")
     assert len(embedded.status()) == 1024
     assert "w1999" in embedded.status()
+
+
+def test_process_that_begins_takes_the_one_before_it_out_of_the_race(embedded):
+    """The one before was killed, and its lease would have the others wait."""
+    embedded.enter("w0", "i0")
+    embedded.leave("w0", "i1")
+    assert embedded.race() == {}
+    embedded.leave("unknown", "i0")
+    assert set(embedded.status()) == {"w0"}

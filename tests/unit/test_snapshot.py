@@ -313,3 +313,13 @@ def test_write_that_fails_half_way_leaves_nothing(tmp_path):
     )  # fmt: skip
     failed = f"no snapshot written to {tmp_path}: [Errno 27] File too large"
     assert done.stdout.splitlines() == [failed, "1", failed, "1", "2 (1, 2)"]
+
+
+def test_version_written_again_and_again_keeps_its_evaluation_and_one_folder(folder):
+    """Of the same epoch it is the same model, though its files differ in a time or a ledger."""
+    for content in (b"1", b"2", b"3"):
+        folder.write(fill(version=7, content=content))
+        if content == b"1":
+            folder.mark_evaluated(7, {"return_mean": 2.0, "return_se": 0.1, "episodes": 8})
+    assert names(folder) == ["7"]
+    assert read_evaluation(folder.path / "7")["return_mean"] == 2.0

@@ -327,3 +327,10 @@ def test_no_reader_sees_half_an_update(is_target):
     writer.join()
     assert failures == []
     assert store.version > 10
+
+
+@pytest.mark.parametrize("fields", [{"epoch": EPOCH - 1}, {"layout": "other"}])
+def test_refused_push_binds_no_run(store, fields):
+    with pytest.raises((EpochChanged, LayoutMismatch)):
+        store.apply(make_push(**fields), ones())
+    assert store.run == ""
