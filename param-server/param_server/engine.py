@@ -106,8 +106,11 @@ class Engine:
         With ``iter_size`` n the gradient is the sum of n: Caffe divides it.
         """
         before = self.weights.copy() if scale != 1 else None
-        self._parameters.set_gradient(gradient)
-        self._solver.apply_update()
+        if hasattr(self._solver, "apply_gradient"):  # our own engine's: fewer passes
+            self._solver.apply_gradient(gradient)
+        else:
+            self._parameters.set_gradient(gradient)
+            self._solver.apply_update()
         self.weights = self._parameters.weights()
         if before is not None:  # θ ← θ_old + scale (θ_new - θ_old)
             step = self.weights - before

@@ -29,7 +29,11 @@ pytestmark = pytest.mark.usefixtures("no_stray_processes")
 
 @pytest.fixture
 def choose(monkeypatch):
-    """Choose the engine of the processes that are started from here on."""
+    """Choose the engine of the processes that are started from here on.
+
+    Updates are Caffe's, operation by operation: those in one pass differ in the last bits.
+    """
+    monkeypatch.setenv("DDQ_FUSED", "0")
 
     def choose(*, plain):
         if plain:
