@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Update(NamedTuple):
-    """What was gathered: float32 [P], and the factor of its step."""
+    """What was gathered: float32 [P], good until the next is asked for, and its step's factor."""
 
     gradient: Float32
     scale: float
@@ -36,7 +36,7 @@ class Gathering:
     """
 
     def __init__(self, size: int, *, averages: bool) -> None:
-        self._sum = np.zeros(size, np.float32)
+        self._sum, self._total = np.zeros((2, size), np.float32)
         self._averages = averages
         self._scales = 0.0
         self.workers: list[str] = []  # one for each push
@@ -54,15 +54,24 @@ class Gathering:
         self._scales += scale
         self.workers.append(worker)
 
-    def take(self) -> Update:
-        """Return the update, good until the next ``add``, and begin the next one."""
-        count = len(self.workers)
-        assert count, "nothing was gathered"
+    def update(self, last: Float32 | None = None, scale: float = 0.0) -> Update:
+        """Return the update, with the push that completes it if there is one; keep what is here.
+
+        The caller clears when the update was applied: one that failed has changed nothing.
+        """
+        total, count, scales = self._total, len(self.workers), self._scales
+        assert count or last is not None, "nothing was gathered"
+        if last is None:
+            np.copyto(total, self._sum)
+        elif count:
+            np.add(self._sum, last, out=total)
+        else:
+            np.copyto(total, last)
+        if last is not None:
+            count, scales = count + 1, scales + scale
         if self._averages and count > 1:
-            self._sum /= count
-        scale = self._scales / count
-        self.clear()
-        return Update(self._sum, scale)
+            total /= count
+        return Update(total, scales / count)
 
     def clear(self) -> None:
         """Forget what was gathered."""

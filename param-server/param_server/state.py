@@ -81,10 +81,11 @@ class State:
         if verdict.status in TAKEN:
             if self.gathering is None:
                 self._step(*adapted)
-            else:
+            elif verdict.status == "gathered":
                 self.gathering.add(push.worker, *adapted)
-                if verdict.status == "applied":
-                    self._step(*self.gathering.take())
+            else:
+                self._step(*self.gathering.update(*adapted))
+                self.gathering.clear()
             self.tally.count_gradient(push.loss, verdict.staleness)
         # Nothing below can fail: a push is counted, credited and remembered, or none of these.
         self.ledger.record(push.worker, push.incarnation, push.sequence, verdict)
@@ -96,7 +97,8 @@ class State:
     def complete(self) -> None:
         """Apply what was gathered, though some of it is missing."""
         assert self.gathering is not None
-        self._step(*self.gathering.take())
+        self._step(*self.gathering.update())
+        self.gathering.clear()
         self.changes += 1
 
     def _step(self, gradient: Float32, scale: float) -> None:

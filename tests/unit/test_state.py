@@ -89,6 +89,25 @@ def test_change_that_fails_is_not_in_the_journal():
     assert store.changes == 0
 
 
+def test_update_that_fails_keeps_what_was_gathered():
+    """Its push is not answered, so it comes again; the ones before it were."""
+    failing = [True]
+    applied = []
+
+    def apply(gradient, scale):
+        if failing:
+            raise MemoryError
+        applied.append(gradient.copy())
+
+    store = make_store(rules=rules("accept", 2), apply=apply)
+    store.apply(make_push(1), ones(value=1))
+    with pytest.raises(MemoryError):
+        store.apply(make_push(2), ones(value=2))
+    failing.clear()
+    assert store.apply(make_push(2), ones(value=2)).status == "applied"
+    assert applied[0].tolist() == [3] * LAYOUT.size
+
+
 @pytest.mark.parametrize("record", [
     {}, {"kind": "other"}, {"kind": "push", "push": {}, "verdict": ["applied", "", 0], "scale": 1},
 ])  # fmt: skip
