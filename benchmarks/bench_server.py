@@ -185,7 +185,11 @@ class _Run:
             "machine": machine(),
             "load_before_and_after": [*self._load],
             "file_system": file_system(self._scratch),
-            "options": {name: _plain(value) for name, value in vars(self._options).items()},
+            "options": {
+                name: _plain(value)
+                for name, value in vars(self._options).items()
+                if name not in ("output", "scratch")
+            },
             "latency_ms": {
                 label: {variant: _summaries(ways) for variant, ways in variants.items()}
                 for label, variants in self._latency.items()
@@ -210,7 +214,8 @@ def _by_workers(found: dict[str, dict[str, Rounds]]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+    """Return an option as JSON, a file's path as seen from the repository."""
+    return os.path.relpath(value, ROOT) if isinstance(value, Path) else value
 
 
 if __name__ == "__main__":

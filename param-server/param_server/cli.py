@@ -205,6 +205,15 @@ def _rules(config: Config, engine: Engine) -> Rules:
 def _serve(config: Config, parts: _Parts, logs: Path, stop: threading.Event) -> int:
     """Answer requests until told to stop, then drain."""
     server, store = parts.server, parts.store
+    address = server.address
+    record = record_path(logs, server.port)
+    _log.info(
+        "serving %s at %s, version %d, epoch %d",
+        store.layout.digest,
+        address,
+        store.version,
+        store.epoch,
+    )
     threading.Thread(
         target=server.serve_forever, args=(_POLL_S,), name="accept", daemon=True
     ).start()
@@ -212,9 +221,6 @@ def _serve(config: Config, parts: _Parts, logs: Path, stop: threading.Event) -> 
         parts.same_host.start()
     parts.snapshotter.start()
     parts.live.start()
-    address = server.address
-    record = record_path(logs, server.port)
-    _log.info("serving %s at %s, version %d", store.layout.digest, address, store.version)
     if config.embedded:
         process.announce(address, epoch=store.epoch, version=store.version)
         process.set_at_end_of_stdin(stop)
