@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import select
 import struct
 import sys
 import termios
@@ -59,8 +60,16 @@ def terminal(monkeypatch):
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     with os.fdopen(slave, "w") as stream:
         monkeypatch.setattr("barista.report.find_terminal", lambda: stream)
-        yield lambda: os.read(master, 65536).decode()
+        yield lambda: read_all(master)
     os.close(master)
+
+
+def read_all(master):
+    """Return what has been drawn; the kernel hands it over in pieces of its own."""
+    drawn = b""
+    while select.select([master], [], [], 0.2)[0]:
+        drawn += os.read(master, 65536)
+    return drawn.decode()
 
 
 def test_on_a_terminal_there_is_one_line_that_refreshes(terminal):
