@@ -68,7 +68,10 @@ class Server:
         is_up = bool(said) and said[-1].startswith("token and address: ")
         if not is_up and killed_after_s is None:
             raise AssertionError(f"the server did not start: {said}")
-        return is_up and self._process.poll() is None
+        is_alive = is_up and self._process.poll() is None
+        if not is_alive:
+            self._reap()
+        return is_alive
 
     def resumptions(self):
         """Return the version at which the life after each epoch went on, by that epoch.
@@ -92,6 +95,9 @@ class Server:
     def end(self, number):
         """Send a signal and wait for the end; return the exit code."""
         self._process.send_signal(number)
+        return self._reap()
+
+    def _reap(self):
         self.said += self._process.communicate(timeout=START_S)[0].splitlines()
         return self._process.returncode
 
