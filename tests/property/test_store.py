@@ -12,29 +12,11 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from param_server.errors import EpochChanged, LayoutMismatch, WrongRun
 
-from tests.store_rig import EPOCH, LAYOUT, make_push, make_store, weights_of
+from tests.store_rig import EPOCH, LAYOUT, ListJournal, make_push, make_store, weights_of
 
 PERIOD = 3
 workers = st.sampled_from(["w0", "w1"])
 values = st.integers(-3, 3)
-
-
-class ListJournal:
-    """Keeps the records in memory, as they would come back from disk."""
-
-    def __init__(self):
-        self.records = []
-
-    def append(self, record, gradient):
-        kept = None if gradient is None else gradient.copy()
-        self.records.append((json.loads(json.dumps(record)), kept))
-
-    def undo(self):
-        self.records.pop()
-
-    def rotate(self):
-        self.records.clear()
-        return 1
 
 
 class StoreMachine(RuleBasedStateMachine):

@@ -1,7 +1,5 @@
 """What a snapshot holds, and doing again what a journal says."""
 
-import json
-
 import numpy as np
 import pytest
 from param_server.errors import BadRequest
@@ -9,24 +7,7 @@ from param_server.judgement import Rules
 from param_server.outliers import Outliers
 from param_server.staleness import parse_policy
 
-from tests.store_rig import EPOCH, LAYOUT, make_push, make_store, ones, weights_of
-
-
-class ListJournal:
-    """Keeps records as they come back from disk."""
-
-    def __init__(self):
-        self.records = []
-
-    def append(self, record, gradient):
-        kept = None if gradient is None else gradient.copy()
-        self.records.append((json.loads(json.dumps(record)), kept))
-
-    def undo(self):
-        self.records.pop()
-
-    def rotate(self):
-        return 3
+from tests.store_rig import EPOCH, LAYOUT, ListJournal, make_push, make_store, ones, weights_of
 
 
 def rules(policy, gather=1):
