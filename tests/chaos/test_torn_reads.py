@@ -24,6 +24,8 @@ from param_server.errors import ParamServerError
 from param_server.same_host_client import SameHostClient
 from param_server.wire import Push
 
+from tests.embedded import answering
+
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a token of the tests"
 READERS = WRITERS = 2
@@ -55,18 +57,8 @@ def serving(folder):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )  # fmt: skip
-    try:
-        line = process.stdout.readline()
-        assert line, f"the server ended with {process.wait(10)} before it was ready"
-        yield json.loads(line)["address"]
-    finally:
-        process.stdin.close()
-        try:
-            code = process.wait(30)
-        finally:
-            process.kill()
-            process.stdout.close()
-    assert code == 0
+    with answering(process) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

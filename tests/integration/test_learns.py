@@ -4,7 +4,6 @@ What has to hold for this, and is tested alone elsewhere: stacks, targets, gradi
 server's solver, the weights' way back.  A sign lost anywhere, and nothing is learned.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from barista.learner import load_nets, q_values
 from barista.rounds import RoundRequest
 from barista.worker import Identity
 from tests import tiny
+from tests.embedded import answering
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a token of the tests"
@@ -42,18 +42,8 @@ def server(folder, solver):
         stdout=subprocess.PIPE,
         text=True,
     )  # fmt: skip
-    try:
-        line = process.stdout.readline()
-        assert line, f"the server ended with {process.wait(10)} before it was ready"
-        yield json.loads(line)["address"]
-    finally:
-        process.stdin.close()
-        try:
-            code = process.wait(30)
-        finally:
-            process.kill()
-            process.stdout.close()
-    assert code == 0
+    with answering(process) as address:
+        yield address
 
 
 def train(address, model, *, name, updates, quota, seed=0):
