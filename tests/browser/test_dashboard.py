@@ -237,8 +237,12 @@ def test_one_viewer_too_many_still_sees_where_training_is(training, visit):
     def view():
         connection = http.client.HTTPConnection(training.server.address, timeout=20)
         connection.request("GET", "/events")
-        connections.append((connection, connection.getresponse()))
-        return connections[-1][1].status == 200
+        response = connection.getresponse()
+        if response.status != 200:  # kept open, it would be a stranger too many in the end
+            connection.close()
+            return False
+        connections.append((connection, response))
+        return True
 
     try:
         for _ in range(MOST_VIEWERS):
