@@ -37,6 +37,10 @@ class AgentConfig:
     """
 
     game: str = _option("ALE/Pong-v5", "Gymnasium id of the game")
+    agent: str = _option("ddq", "preset of the options below: ddq, dqn, rainbow or apex")
+    protocol: str = _option(
+        "ddq", "rules of Atari games: nature (2015), ale (Machado et al., 2018), ddq (between them)"
+    )
     seed: int = _option(
         0, "seed of weights, games, exploration and replay; each worker derives its own"
     )
@@ -48,7 +52,25 @@ class AgentConfig:
     double: bool = _option(
         True, "double Q-learning: the online network selects, the target evaluates"
     )
+    dueling: bool = _option(False, "dueling network: value and advantages apart")
+    quantiles: int = _option(
+        1, "of the return's distribution that the network tells for each action; 1: its mean alone"
+    )
+    loss: str = _option("huber", "of TD errors: huber (clipped errors) or squared")
+    value_rescaling: bool = _option(
+        False, "learn rescaled values instead of clipping rewards (needs --no-reward-clip)"
+    )
+    prioritised: bool = _option(False, "draw transitions by their TD errors, not uniformly")
+    priority_exponent: float = _option(0.6, "how far |TD error| decides what is drawn; 0: not")
+    priority_beta: float = _option(
+        0.4, "how far importance weights correct for that at first; rises in a line to 1"
+    )
+    priority_beta_steps: int = _option(
+        1_000_000, "agent steps after the warm-up, all workers together, in which it rises"
+    )
     replay_capacity: int = _option(100_000, "transitions held, all workers together")
+    replay_dir: str = _option("", "folder that holds the replay, for one larger than memory")
+    compress_replay: bool = _option(False, "keep frames compressed: less memory, slower draws")
     warmup: int = _option(10_000, "agent steps before the first gradient, all workers together")
     steps_per_update: int = _option(4, "agent steps that a worker takes for one gradient")
     epsilon_start: float = _option(
@@ -58,10 +80,16 @@ class AgentConfig:
     epsilon_steps: int = _option(
         100_000, "agent steps after the warm-up, all workers together, in which it falls"
     )
+    epsilon_ladder: bool = _option(
+        False, "each copy of the game explores at a rate of its own, from 0.4 down to 0.0007"
+    )
     target_period: int = _option(500, "updates between two refreshes of the target network")
     push_period: int = _option(1, "gradients whose mean is one push")
     pull_period: int = _option(1, "pushes between two pulls of the weights")
     reward_clip: bool = _option(True, "clip rewards to [-1, 1] for learning")
+    overlap: str = _option(
+        "auto", "act, draw and exchange while a gradient is computed: auto, on or off"
+    )
     device: str = _option("auto", "auto, cpu or cuda:N")
     wire_dtype: str = _option(
         "float32", "of gradients and weights on their way: float32, or bfloat16 (half the bytes)"
@@ -71,30 +99,27 @@ class AgentConfig:
         self._check_types()
         for name in _AT_LEAST_ONE:
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("gamma", "epsilon_start", "epsilon_end"):
+        for name in _SHARES:
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        for name in ("seed", "epsilon_steps"):
+        for name in ("seed", "epsilon_steps", "priority_beta_steps"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         self._require("game", bool(self.game.strip()), "a Gymnasium id")
         self._require("n_step", self.n_step <= 255, "at most 255")
         self._require(
             "device", re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device), "auto, cpu or cuda:N"
         )
-        self._require("wire_dtype", self.wire_dtype in _WIRE_DTYPES, "float32 or bfloat16")
-        smallest = self.workers * self.num_envs * self.n_step
-        self._require(
-            "replay_capacity",
-            self.replay_capacity >= smallest,
-            f"at least {smallest}: {self.workers} workers × {self.num_envs} games × "
-            f"{self.n_step} steps",
-        )
+        for name, choices in CHOICES.items():
+            self._require(name, getattr(self, name) in choices, _either(choices))
+        self._require("quantiles", self.quantiles <= 1000, "at most 1000")
+        if self.value_rescaling and self.reward_clip:
+            raise ConfigError(
+                "--value-rescaling stands in for clipped rewards: add --no-reward-clip"
+            )
+        if self.replay_dir and self.compress_replay:
+            raise ConfigError("--replay-dir and --compress-replay exclude each other: drop one")
+        self._require_enough("replay_capacity", max(self.num_envs, self.batch_size), "transitions")
         # Windows of n steps are complete after n steps of each game: before that, nothing to draw.
-        self._require(
-            "warmup",
-            self.warmup >= smallest,
-            f"at least {smallest}: {self.workers} workers × {self.num_envs} games × "
-            f"{self.n_step} steps",
-        )
+        self._require_enough("warmup", self.num_envs, "games")
 
     @property
     def replay_share(self) -> int:
@@ -137,6 +162,14 @@ class AgentConfig:
             elif type(value) is not expected:
                 self._require(each.name, False, _TYPE_NAMES[expected])
 
+    def _require_enough(self, name: str, each: int, what: str) -> None:
+        smallest = self.workers * each * self.n_step
+        self._require(
+            name,
+            getattr(self, name) >= smallest,
+            f"at least {smallest}: {self.workers} workers × {each} {what} × {self.n_step} steps",
+        )
+
     def _require(self, name: str, holds: object, expected: str) -> None:
         if not holds:
             raise ConfigError(
@@ -144,17 +177,25 @@ class AgentConfig:
             )
 
 
+CHOICES = {
+    "agent": ("ddq", "dqn", "rainbow", "apex"),
+    "protocol": ("ddq", "nature", "ale"),
+    "loss": ("huber", "squared"),
+    "overlap": ("auto", "on", "off"),
+    "wire_dtype": ("float32", "bfloat16"),
+}
+_SHARES = ("gamma", "epsilon_start", "epsilon_end", "priority_exponent", "priority_beta")
 _AT_LEAST_ONE = (
     "workers",
     "num_envs",
     "batch_size",
+    "quantiles",
     "n_step",
     "steps_per_update",
     "target_period",
     "push_period",
     "pull_period",
 )
-_WIRE_DTYPES = ("float32", "bfloat16")
 _TYPE_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 # Where a game differs from the Atari defaults above.
@@ -172,13 +213,35 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+# The agents of the literature, where they differ from ours, which is double DQN on 3 steps.
+_AGENTS: dict[str, dict[str, Any]] = {
+    # Mnih et al., 2015: one step, the target network selects and evaluates.
+    "dqn": {"double": False, "n_step": 1},
+    # Hessel et al., 2018, table 1; QR-DQN (Dabney et al., 2018) for C51, ε for noise.
+    "rainbow": {
+        "dueling": True,
+        "prioritised": True,
+        "priority_exponent": 0.5,
+        "quantiles": 51,
+    },
+    # Horgan et al., 2018: prioritised replay, and actors that differ in how much they explore.
+    "apex": {"dueling": True, "prioritised": True, "epsilon_ladder": True},
+}
+
+
 def defaults_for(game: str, **changes: Any) -> AgentConfig:
-    """Return a game's defaults, with `changes` to single fields.
+    """Return a game's defaults under those of the agent, with `changes` to single fields.
 
     Raises:
         ConfigError: If a change has a value that cannot work, or names no field.
     """
-    return AgentConfig.from_json({**_DEFAULTS.get(game, {}), "game": game, **changes})
+    agent = _AGENTS.get(str(changes.get("agent")), {})
+    return AgentConfig.from_json({**_DEFAULTS.get(game, {}), **agent, "game": game, **changes})
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    """Return "a, b or c"."""
+    return f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
 def option_name(name: str) -> str:
