@@ -18,7 +18,11 @@ DEFAULT_PORT = 5500
 
 @dataclass(frozen=True)
 class Config:
-    """The server's settings, one field for each flag, with its default."""
+    """The server's settings, one field for each flag, with its default.
+
+    Raises:
+        UserMistake: If two of them exclude each other.
+    """
 
     solver: Path | None = None
     port: int | None = None
@@ -42,6 +46,12 @@ class Config:
     run: str = ""
     embedded: bool = False
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights and self.resume:
+            raise UserMistake(
+                "--weights and --resume exclude each other: a snapshot has its weights"
+            )
 
 
 class _Parser(argparse.ArgumentParser):

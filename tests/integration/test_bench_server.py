@@ -79,7 +79,7 @@ def test_every_variant_runs(tmp_path, no_stray_processes):
 
 def test_an_interrupt_leaves_nothing(tmp_path, no_stray_processes):
     command = [sys.executable, BENCH, *SMALL, "--scratch", str(tmp_path)]
-    command += ["--variants", "floor, Unix socket", "elephas"]
+    command += ["--variants", "floor, Unix socket", "elephas", "--rounds", "100"]  # a minute's work
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as bench:
         deadline = time.monotonic() + 60
         while len(psutil.Process(bench.pid).children(recursive=True)) < 2:

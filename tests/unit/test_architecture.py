@@ -37,6 +37,9 @@ CLIENT_SIDE = {
 RULES = {
     "ddq": {"barista", "caffe", "replay", "param_server.errors"},
     "replay": set(),
+    "barista.local_server": {
+        "barista", *CLIENT_SIDE, "param_server.core", "param_server.options", "param_server.recovery",
+    },
     "barista.server_link": {
         "barista", *CLIENT_SIDE, "param_server.launch", "param_server.discovery",
     },
