@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +19,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.training import runs  # noqa: E402 - needs the path above
+
 GAME = "ddq/Snake-v0"
 POLICIES = ("accept", "reject:4", "scale", "dc", "ssp:2", "sync")
 EPISODES = 100
@@ -39,66 +41,25 @@ def train(policy: str, seed: int, given: argparse.Namespace, home: Path) -> Path
     Raises:
         RuntimeError: If the run fails; the message ends with what it said last.
     """
-    run = home / "run"
-    each = given.gradients // (given.rounds * given.workers)
-    command = ["spark-submit", "--master", f"local[{given.workers},4]", str(ROOT / "ddq.py")]
     options = {
         "--game": GAME,
-        "--workers": given.workers,
         "--rounds": given.rounds,
-        "--updates-per-round": each,
+        "--updates-per-round": given.gradients // (given.rounds * given.workers),
         "--staleness": policy,
         "--seed": seed,
         "--evaluate": EPISODES,
-        "--run-dir": run,
     }
-    for option, value in options.items():
-        command += [option, str(value)]
-    done = subprocess.run(
-        command,
-        check=False,
-        env={**os.environ, "DDQ_ROOT": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-    )
-    if done.returncode:
-        last = (done.stdout + done.stderr)[-1500:]
-        raise RuntimeError(f"{policy}, seed {seed}: exit code {done.returncode}\n{last}")
-    return run
+    return runs.train(runs.on_spark(given.workers), options, home, limit_s=LIMIT_S)
 
 
-def collect(run: Path) -> dict[str, Any]:
-    """Return what a run's folder says."""
-    summary = json.loads((run / "summary.json").read_text())
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    workers = [worker for row in rows for worker in row["workers"]]
-    counts = {
-        verdict: sum(worker[verdict] for worker in workers)
-        for verdict in ("applied", "gathered", "rejected", "late")
-    }
-    returns = summary["greedy"]["returns"]
-    return {
-        "return": statistics.fmean(returns),
-        "return_se": statistics.stdev(returns) / math.sqrt(len(returns)),
-        "random": statistics.fmean(summary["random"]["returns"]),
-        "gradients": sum(counts.values()),
-        "updates": summary["version"],
-        **counts,
-        "steps": summary["steps"],
-        "staleness": rows[-1]["staleness_mean"],
-        "train_s": sum(row["seconds"] for row in rows),
-    }
-
-
-def table(runs: list[dict[str, Any]]) -> str:
+def table(done: list[dict[str, Any]]) -> str:
     """Return the runs as a Markdown table, a row for each policy."""
     lines = [
         "| policy | seeds | greedy return | gradients | updates | rejected | mean staleness | s |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for policy in dict.fromkeys(run["policy"] for run in runs):
-        own = [run for run in runs if run["policy"] == policy]
+    for policy in dict.fromkeys(run["policy"] for run in done):
+        own = [run for run in done if run["policy"] == policy]
         mean = {key: statistics.fmean(run[key] for run in own) for key in _AVERAGED}
         returns = [run["return"] for run in own]
         error = f" ± {statistics.stdev(returns) / math.sqrt(len(own)):.2f}" if len(own) > 1 else ""
@@ -108,7 +69,7 @@ def table(runs: list[dict[str, Any]]) -> str:
             f"| {mean['rejected'] / mean['gradients']:.1%} | {mean['staleness']:.2f} "
             f"| {mean['train_s']:.0f} |"
         )
-    chance = statistics.fmean(run["random"] for run in runs)
+    chance = statistics.fmean(run["random"] for run in done)
     return "\n".join([*lines, "", f"A random player's return: {chance:.2f}."])
 
 
@@ -132,11 +93,10 @@ def main() -> int:
     given = parser.parse_args()
     if given.gradients < given.rounds * given.workers:
         parser.error("--gradients: each worker needs one in each round")
-    runs: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
     if given.output.exists():
-        runs = json.loads(given.output.read_text())["runs"]
-    known = {key(run) for run in runs}
-    given.output.parent.mkdir(parents=True, exist_ok=True)
+        done = json.loads(given.output.read_text())["runs"]
+    known = {key(run) for run in done}
     # Seed by seed: what slows the machine down for a while meets all policies alike.
     for seed in given.seeds:
         for policy in given.policies:
@@ -151,13 +111,13 @@ def main() -> int:
                 continue
             began = time.monotonic()
             with tempfile.TemporaryDirectory(prefix="ddq-policies-") as home:
-                found = collect(train(policy, seed, given, Path(home)))
-            runs.append({**asked, **found, "wall_s": time.monotonic() - began})
-            _write(given.output, {"game": GAME, "episodes": EPISODES, "runs": runs})
-            print(f"{policy}, seed {seed}: {json.dumps(runs[-1])}", file=sys.stderr, flush=True)
+                found = runs.collect(train(policy, seed, given, Path(home)))
+            done.append({**asked, **found, "wall_s": time.monotonic() - began})
+            runs.write_whole(given.output, {"game": GAME, "episodes": EPISODES, "runs": done})
+            print(f"{policy}, seed {seed}: {json.dumps(done[-1])}", file=sys.stderr, flush=True)
     wanted = [
         run
-        for run in runs
+        for run in done
         if (run["asked"], run["rounds"], run["workers"])
         == (given.gradients, given.rounds, given.workers)
         and run["policy"] in given.policies
@@ -165,13 +125,6 @@ def main() -> int:
     ]
     print(table(wanted))
     return 0
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON file, whole or not at all."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(document, indent=1) + "\n")
-    unfinished.replace(path)
 
 
 if __name__ == "__main__":

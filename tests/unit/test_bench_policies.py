@@ -34,7 +34,7 @@ def write_run(home, returns):
 
 
 def test_a_run_is_collected(bench, tmp_path):
-    found = bench.collect(write_run(tmp_path, [1.0, 2.0, 3.0]))
+    found = bench.runs.collect(write_run(tmp_path, [1.0, 2.0, 3.0]))
     assert (found["return"], found["return_se"]) == (2.0, pytest.approx(1 / 3**0.5))
     assert (found["gradients"], found["updates"], found["rejected"]) == (200, 80, 32)
     assert (found["staleness"], found["train_s"], found["random"]) == (0.5, 40.0, -1.0)
@@ -75,6 +75,6 @@ def test_a_run_that_fails_says_what_it_said(bench, tmp_path, monkeypatch):
     (tmp_path / "spark-submit").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(sys, "argv", ["bench", "--output", str(tmp_path / "p.json")])
-    with pytest.raises(RuntimeError, match=r"accept, seed 1: exit code 2\nno such option"):
+    with pytest.raises(RuntimeError, match=r"--staleness accept --seed 1 .*: exit code 2\nno such"):
         bench.main()
     assert not (tmp_path / "p.json").exists()

@@ -1,0 +1,1 @@
+"""Real runs of ddq.py, for benchmarks of what is learned."""
