@@ -41,6 +41,8 @@ def batches(count):
             rewards=rng.normal(size=B).astype(np.float32),
             discounts=rng.choice([0.0, 0.9], size=B).astype(np.float32),
             next_states=rng.integers(256, size=(B, 1, 5, 5), dtype=np.uint8),
+            weights=np.ones(B, np.float32),
+            ids=np.arange(B),
         )
 
 
@@ -53,7 +55,7 @@ def run(folder):
         (folder / name).mkdir()
     engine = Engine(solver, roots=[], work=folder / "work", seed=4)
     nets = load_nets(str(net), batch_size=B, num_envs=2)
-    learner = Learner(nets, AgentConfig())
+    learner = Learner(nets, AgentConfig(), 3)
     assert learner.layout == engine.layout
     weights, target = engine.weights, engine.weights.copy()
     learner.set_target_weights(target)
@@ -84,8 +86,8 @@ def run(folder):
         "resumed": other.weights,
         "reset": engine.weights,
         "target": other.read_target(folder / "snapshot"),
-        "q_values": q_values(nets.act, states),
-        "q_values_of_target": q_values(played, states),
+        "q_values": q_values(nets.act, states, 3),
+        "q_values_of_target": q_values(played, states, 3),
         "lr": engine.lr,
     }
 

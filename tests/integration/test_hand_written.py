@@ -13,7 +13,8 @@ from param_server.wire import Push
 
 from barista.config import defaults_for
 from barista.exchange import LocalExchange
-from barista.games.models import adam_solver, q_network
+from barista.games.models import q_network
+from barista.games.solvers import adam_solver
 from barista.learner import Learner, load_nets
 from replay import Batch
 
@@ -84,6 +85,8 @@ def batches(rng):
             rng.normal(size=B).astype(np.float32) * 2,  # some errors beyond Huber's corner
             rng.choice([0.0, 0.857375], B).astype(np.float32),
             rng.integers(0, 256, (B, C, SIZE, SIZE), np.uint8),
+            np.ones(B, np.float32),
+            np.arange(B),
         )
 
 
@@ -101,7 +104,7 @@ def test_a_hundred_updates_equal_those_written_by_hand(tmp_path):
     )  # fmt: skip
     exchange = LocalExchange(store)
     nets = load_nets(str(net_file), batch_size=B, num_envs=1)
-    learner = Learner(nets, defaults_for("ddq/Snake-v0", batch_size=B))
+    learner = Learner(nets, defaults_for("ddq/Snake-v0", batch_size=B), 4)
     weights = np.empty_like(engine.weights)
     learner.set_weights(exchange.pull(None, weights).weights)
     learner.set_target_weights(exchange.pull_target(None, weights).weights)

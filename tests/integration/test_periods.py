@@ -28,7 +28,7 @@ class QuadraticLearner:
     def gradient(self, batch):
         self.flat_gradient[...] = self.theta - next(self._noise)
         self.gradients += 1
-        return LearnStats(0.0, 0.0, 0.0, 0.0)
+        return LearnStats(0.0, 0.0, 0.0, 0.0, 0.0)
 
     def set_weights(self, weights):
         self.theta[...] = weights

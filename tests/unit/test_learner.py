@@ -30,21 +30,23 @@ def batch():
         rewards=rng.normal(size=B).astype(np.float32),
         discounts=rng.choice([0.0, 0.9], size=B).astype(np.float32),
         next_states=rng.integers(256, size=(B, 1, 5, 5), dtype=np.uint8),
+        weights=np.ones(B, np.float32),
+        ids=np.arange(B),
     )
 
 
 def learner(nets, *, double=True):
-    return Learner(nets, AgentConfig(double=double))
+    return Learner(nets, AgentConfig(double=double), 3)
 
 
 def loss(nets, batch, *, double):
     errors = dqn.td_errors(
-        q_values(nets.online, batch.states),
+        q_values(nets.online, batch.states, 3),
         batch.actions,
         batch.rewards,
         batch.discounts,
-        q_values(nets.target, batch.next_states),
-        next_q_online=q_values(nets.online, batch.next_states) if double else None,
+        q_values(nets.target, batch.next_states, 3),
+        next_q_online=q_values(nets.online, batch.next_states, 3) if double else None,
     )
     return float(dqn.huber_loss(errors).mean(dtype=np.float64))
 
@@ -94,10 +96,10 @@ def test_a_step_down_the_gradient_lowers_the_loss(nets, batch):
 
 
 def test_stats_describe_the_batch(nets, batch):
-    q = q_values(nets.online, batch.states)
+    q = q_values(nets.online, batch.states, 3)
     errors = dqn.td_errors(
         q, batch.actions, batch.rewards, batch.discounts,
-        q_values(nets.target, batch.next_states),
+        q_values(nets.target, batch.next_states, 3),
     )  # fmt: skip
     stats = learner(nets, double=False).gradient(batch)
     assert stats.loss == pytest.approx(dqn.huber_loss(errors).mean(), rel=1e-6)
@@ -113,7 +115,7 @@ def test_weights_reach_the_acting_network_and_not_the_target(nets):
     states = np.full((3, 1, 5, 5), 9, np.uint8)
     # one row by itself and three together may be summed in another order
     np.testing.assert_allclose(
-        q_values(nets.act, states)[0], q_values(nets.online, states[:1])[0], rtol=1e-5
+        q_values(nets.act, states, 3)[0], q_values(nets.online, states[:1], 3)[0], rtol=1e-5
     )
     assert np.array_equal(nets.target.param_arena, target)
 
@@ -128,10 +130,10 @@ def test_target_weights_reach_the_target_only(nets):
 
 def test_q_values_follow_the_batch_size_and_are_a_copy(nets):
     states = np.random.default_rng(1).integers(256, size=(5, 1, 5, 5), dtype=np.uint8)
-    all_at_once = q_values(nets.act, states)
+    all_at_once = q_values(nets.act, states, 3)
     assert all_at_once.shape == (5, 3)
     kept = all_at_once.copy()
-    one_by_one = np.concatenate([q_values(nets.act, state[None]) for state in states])
+    one_by_one = np.concatenate([q_values(nets.act, state[None], 3) for state in states])
     np.testing.assert_allclose(one_by_one, kept, rtol=1e-5, atol=1e-6)
     assert np.array_equal(all_at_once, kept)
 
