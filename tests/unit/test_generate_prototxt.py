@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from barista.games.models import mlp_network, one_net, q_network
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,34 +25,40 @@ def _load():
 generate_prototxt = _load()
 
 
-def test_committed_files_are_what_the_script_writes():
-    files = generate_prototxt.committed_files()
-    for name, text in files.items():
-        assert (ROOT / "models" / name).read_bytes() == text.encode()
-    committed = {
+@pytest.fixture(scope="module")
+def committed():
+    return generate_prototxt.committed_files()
+
+
+def test_committed_files_are_what_the_script_writes(committed):
+    for name, text in committed.items():
+        assert (ROOT / "models" / name).read_bytes() == text.encode(), name
+    present = {
         path.relative_to(ROOT / "models").as_posix()
-        for folder in generate_prototxt.COMMITTED
-        for path in (ROOT / "models" / folder).glob("*.prototxt")
+        for kind in ("prototxt", "svg")
+        for path in (ROOT / "models").glob(f"*/*.{kind}")
     }
-    assert committed == set(files)
+    assert present == set(committed)
 
 
 def test_committed_rewrites_the_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(generate_prototxt, "ROOT", tmp_path)
+    few = {name: generate_prototxt.COMMITTED[name] for name in ("mlp", "snake")}
+    monkeypatch.setattr(generate_prototxt, "COMMITTED", few)
     assert generate_prototxt.main(["--committed"]) == 0
     written = {
-        path.relative_to(tmp_path / "models").as_posix(): path.read_text()
-        for path in tmp_path.rglob("*.prototxt")
+        path.relative_to(tmp_path / "models").as_posix(): path.read_text(encoding="utf-8")
+        for path in tmp_path.rglob("*.*")
     }
     assert written == generate_prototxt.committed_files()
-    assert capsys.readouterr().out.count("wrote ") == len(written)
+    assert capsys.readouterr().out.count("wrote ") == len(written) == 6
 
 
 def test_game_writes_a_folder_that_names_itself(tmp_path):
     folder = tmp_path / "breakout"
     assert generate_prototxt.main(["--game", "ALE/Breakout-v5", "--output", str(folder)]) == 0
     net = (folder / "train_val.prototxt").read_text()
-    assert net == generate_prototxt.q_network("nature", 4, 4, 84, 84)
+    assert net == q_network("nature", 4, 4, 84, 84)
     for solver in ("solver.prototxt", "solver_rmsprop.prototxt"):
         assert f'net: "{folder.as_posix()}/train_val.prototxt"' in (folder / solver).read_text()
 
@@ -58,12 +66,36 @@ def test_game_writes_a_folder_that_names_itself(tmp_path):
 def test_sizes_print_a_network(capsys):
     arguments = ["--actions", "3", "--size", "20x16", "--stack", "2", "--batch", "8"]
     assert generate_prototxt.main(arguments) == 0
-    assert capsys.readouterr().out == generate_prototxt.q_network("snake", 3, 2, 20, 16, batch=8)
+    assert capsys.readouterr().out == q_network("snake", 3, 2, 20, 16, batch=8)
 
 
 def test_architecture_can_be_chosen(capsys):
     assert generate_prototxt.main(["--game", "ddq/Snake-v0", "--arch", "mlp"]) == 0
-    assert capsys.readouterr().out == generate_prototxt.q_network("mlp", 4, 2, 16, 16)
+    assert capsys.readouterr().out == q_network("mlp", 4, 2, 16, 16)
+
+
+def test_one_number_is_the_size_of_a_vector(capsys):
+    arguments = ["--actions", "3", "--size", "7", "--dueling", "--quantiles", "5"]
+    assert generate_prototxt.main(arguments) == 0
+    assert capsys.readouterr().out == mlp_network(3, 7, dueling=True, quantiles=5)
+
+
+def test_one_net_is_written_with_a_picture_and_a_solver_of_its_own(tmp_path):
+    arguments = ["--actions", "2", "--size", "4", "--form", "one-net", "--gamma", "0.9"]
+    assert generate_prototxt.main([*arguments, "--output", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "one_net.prototxt",
+        "one_net.svg",
+        "solver_one_net.prototxt",
+    }
+    assert (tmp_path / "one_net.prototxt").read_text() == one_net("mlp", 2, (1, 4), gamma=0.9)
+    solver = (tmp_path / "solver_one_net.prototxt").read_text()
+    assert f'net: "{tmp_path.as_posix()}/one_net.prototxt"' in solver
+
+
+def test_protocol_decides_on_the_actions(capsys):
+    assert generate_prototxt.main(["--game", "ALE/Pong-v5", "--protocol", "ale"]) == 0
+    assert capsys.readouterr().out == q_network("nature", 18, 4, 84, 84)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +111,14 @@ def test_architecture_can_be_chosen(capsys):
             ["--size", "5x5", "--actions", "4", "--arch", "nature"],
             "frames of 5x5 are too small for nature's conv1\n",
         ),
+        (
+            ["--size", "5", "--actions", "4", "--arch", "nature"],
+            "nature has convolutions, which need images, not vectors of 5 values\n",
+        ),
+        (
+            ["--actions", "4", "--form", "one-net", "--dueling"],
+            "the form one-net has neither --dueling nor --quantiles: drop them\n",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_two(arguments, reason, capsys):
@@ -93,8 +133,8 @@ def test_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("size", ["84", "84xx84", "wide"])
-def test_size_must_be_two_numbers(size, capsys):
+@pytest.mark.parametrize("size", ["84xx84", "84x84x3", "wide"])
+def test_size_must_be_one_number_or_two(size, capsys):
     with pytest.raises(SystemExit) as stop:
         generate_prototxt.main(["--actions", "2", "--size", size])
     assert stop.value.code == 2
@@ -114,4 +154,4 @@ def test_runs_as_a_script_from_anywhere(tmp_path):
         check=False,
     )
     assert finished.stderr == ""
-    assert finished.stdout == generate_prototxt.q_network("nature", 6, 4, 84, 84)
+    assert finished.stdout == q_network("nature", 6, 4, 84, 84)

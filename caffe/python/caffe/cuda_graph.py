@@ -28,7 +28,7 @@ _PASSES = 3  # as they are, before the recording
 _FUNCTIONS = {
     "AbsVal", "BNLL", "Bias", "Clip", "Concat", "Convolution",
     "Deconvolution", "ELU", "Eltwise", "Flatten", "InnerProduct", "Input",
-    "PReLU", "Pooling", "Power", "ReLU", "Reshape", "Scale",
+    "PReLU", "Pooling", "Power", "ReLU", "Reduction", "Reshape", "Scale",
     "Sigmoid", "Silence", "Slice", "Softmax", "Split", "Swish",
     "TanH", "Tile",
 }  # fmt: skip
