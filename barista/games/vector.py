@@ -1,4 +1,6 @@
-"""What every game looks like to an actor: N copies stepped together, on stacked grey frames.
+"""What every game looks like to an actor: N copies stepped together, on stacked frames.
+
+A frame is a grey image [H, W] of bytes, or a vector [D] of float32 for games without images.
 
 This file decides how episodes follow one another and how frames become states; it knows no
 emulator.  All games reset *on the next step*: the step that ends an episode returns the episode's
@@ -7,21 +9,26 @@ reward 0, and is flagged `is_reset`.  Such a pseudo-step is no transition and mu
 replay buffer.  (The other convention, resetting within the last step, needs a second array for the
 last states; ALE's own is filled with garbage where no episode ended.)
 
+Where a lost life ends an episode for the learner (`protocol.Protocol.life_loss_ends`), it is the
+same: the step says `terminated`, the next one is a pseudo-step, in which the same game goes on by
+a no-op, whatever action was given.  What the game as a whole has brought is told when it is over.
+
 A state is the last `stack` frames, oldest first; before an episode's first frame lie zero frames.
-N is the number of copies, C the stack, H and W a frame's height and width.
+N is the number of copies, C the stack, F a frame's shape: (H, W) or (D,).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
+Frames = NDArray[Any]  # of the spec's dtype: uint8 images, or float32 vectors
 
 
 class GameSpec(NamedTuple):
@@ -29,24 +36,29 @@ class GameSpec(NamedTuple):
 
     game: str  # gymnasium's id, in its exact spelling
     num_actions: int
-    frame_shape: tuple[int, ...]  # of one frame: (H, W)
+    frame_shape: tuple[int, ...]  # of one frame: (H, W), or (D,)
     stack: int  # frames in a state
+    dtype: str = "uint8"  # of frames: uint8 for images, float32 for vectors
 
 
 class VectorStep(NamedTuple):
     """What one step of all N copies gave.  The arrays belong to the caller."""
 
-    frames: UInt8  # [N, H, W], the newest frame of each copy
+    frames: Frames  # [N, *F], the newest frame of each copy
     rewards: Float32  # [N], raw: not clipped, not scaled
     terminated: Bool  # [N], the episode ended by the rules: nothing comes after
     truncated: Bool  # [N], the episode was cut off: a learner bootstraps here
     is_reset: Bool  # [N], a pseudo-step: `frames` holds an episode's first frame
-    episode_returns: list[float]  # undiscounted raw returns of the episodes that ended in this step
+    episode_returns: list[float]  # undiscounted raw returns of the whole games that ended here
     episode_lengths: list[int]  # their lengths in steps; both lists in the order of the copies
 
 
 class VectorGame(Protocol):
-    """N copies of one game, stepped together.  Not thread-safe."""
+    """N copies of one game, stepped together.  Not thread-safe.
+
+    A step is sent and then received; in between the caller may do other work, and of the game ask
+    for nothing but `states` (still those before the step) and `close`.
+    """
 
     @property
     def spec(self) -> GameSpec:
@@ -56,16 +68,23 @@ class VectorGame(Protocol):
     def num_envs(self) -> int:
         """N, the number of copies."""
 
-    def reset(self) -> UInt8:
-        """Start a new episode in every copy and return its first frames, uint8 [N, H, W]."""
+    def reset(self) -> Frames:
+        """Start a new episode in every copy and return its first frames, [N, *F]."""
+
+    def send(self, actions: Int64) -> None:
+        """Begin to advance every copy by one action, int64 [N] in [0, num_actions)."""
+
+    def receive(self) -> VectorStep:
+        """Return what the step that was sent has given, once every copy has made it."""
 
     def step(self, actions: Int64) -> VectorStep:
-        """Advance every copy by one action, int64 [N] in [0, num_actions)."""
+        """Send and receive."""
 
-    def states(self) -> UInt8:
-        """Return the current states, uint8 [N, C, H, W]: what the network sees.
+    def states(self) -> Frames:
+        """Return the current states, [N, C, *F]: what the network sees.
 
-        The array belongs to the game and may change at the next step or reset; copy it to keep it.
+        The array belongs to the game and may change when a step is received, or at a reset; copy
+        it to keep it.
         """
 
     def close(self) -> None:
@@ -73,22 +92,28 @@ class VectorGame(Protocol):
 
 
 class FrameStack:
-    """The last `stack` frames of each of N copies: uint8 [N, C, H, W], oldest first.
+    """The last `stack` frames of each of N copies: [N, C, *F], oldest first.
 
     Not thread-safe.
     """
 
-    def __init__(self, num_envs: int, stack: int, frame_shape: tuple[int, ...]) -> None:
-        self.states: UInt8 = np.zeros((num_envs, stack, *frame_shape), np.uint8)
+    def __init__(
+        self,
+        num_envs: int,
+        stack: int,
+        frame_shape: tuple[int, ...],
+        dtype: DTypeLike = np.uint8,
+    ) -> None:
+        self.states: Frames = np.zeros((num_envs, stack, *frame_shape), dtype)
 
-    def start(self, env: int, frame: UInt8) -> None:
-        """Forget copy `env`'s frames: its state is zero frames, then `frame`, uint8 [H, W]."""
+    def start(self, env: int, frame: Frames) -> None:
+        """Forget copy `env`'s frames: its state is zero frames, then `frame`, [*F]."""
         self.states[env] = 0
         self.states[env, -1] = frame
 
-    def push(self, env: int, frame: UInt8) -> None:
-        """Add the newest frame of copy `env`, uint8 [H, W], and drop its oldest."""
-        state = self.states[env]  # [C, H, W], a view
+    def push(self, env: int, frame: Frames) -> None:
+        """Add the newest frame of copy `env`, [*F], and drop its oldest."""
+        state = self.states[env]  # [C, *F], a view
         state[:-1] = state[1:]
         state[-1] = frame
 

@@ -21,24 +21,35 @@ class Recorded:
     def reset(self):
         return self._game.reset()
 
-    def step(self, actions):
-        before = self._game.states().copy()
-        step = self._game.step(actions)
-        after = self._game.states()
+    def send(self, actions):
+        self._before = self._game.states().copy()
+        self._game.send(actions)
+
+    def receive(self):
+        before, step, after = self._before, self._game.receive(), self._game.states()
         for env in np.flatnonzero(~step.is_reset):
             self.before.add(before[env].tobytes())
             self.after.add(after[env].tobytes())
         return step
 
 
-@pytest.mark.parametrize(("game", "steps"), [("ddq/Snake-v0", 400), ("ALE/Pong-v5", 1000)])
+@pytest.mark.parametrize(
+    ("game", "protocol", "steps"),
+    [
+        ("ddq/Snake-v0", "ddq", 400),
+        ("ALE/Pong-v5", "ddq", 1000),
+        ("ALE/Breakout-v5", "nature", 400),  # lives are episodes
+        ("CartPole-v1", "ddq", 200),
+    ],
+)
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_the_replay_rebuilds_the_states_that_were_seen(game, steps, n_step):
-    recorded = Recorded(games.make(game, num_envs=NUM_ENVS, seed=3))
+def test_the_replay_rebuilds_the_states_that_were_seen(game, protocol, steps, n_step):
+    recorded = Recorded(games.make(game, num_envs=NUM_ENVS, seed=3, protocol=protocol))
     spec = recorded.spec
     replay = ReplayBuffer(
         NUM_ENVS * steps, frame_shape=spec.frame_shape, stack=spec.stack, num_envs=NUM_ENVS,
         n_step=n_step, gamma=0.99, rng=np.random.default_rng(0),
+        frame_dtype=spec.dtype,
     )  # fmt: skip
     actor = Actor(recorded, None, replay, AgentConfig(), np.random.default_rng(0))
     while actor.steps < NUM_ENVS * steps:

@@ -1,35 +1,21 @@
-"""Atari games: settings spelled out, raw scores, full episodes."""
+"""Atari games: settings spelled out, raw scores, full episodes, ROMs that are not there."""
 
 import inspect
+from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 from ale_py.vector_env import AtariVectorEnv
 
 from barista import games
-from barista.games import ale
+from barista.games import UnsupportedGameError, ale
 
 
 def test_every_argument_of_the_installed_vector_environment_is_given():
     parameters = set(inspect.signature(AtariVectorEnv.__init__).parameters) - {"self"}
-    assert set(ale.settings("pong", 2, 1)) == parameters
-
-
-def test_settings_that_decide_what_is_learned():
-    settings = ale.settings("pong", 8, 2)
-    wanted = {
-        "reward_clipping": False,
-        "repeat_action_probability": 0.0,
-        "episodic_life": False,
-        "frameskip": 4,
-        "maxpool": True,
-        "noop_max": 30,
-        "full_action_space": False,
-        "max_num_frames_per_episode": 108_000,
-        "num_threads": 2,
-        "stack_num": 4,
-    }
-    assert {name: settings[name] for name in wanted} == wanted
+    rules = games.protocol("ddq")
+    assert set(ale.settings("pong", rules, num_envs=2, threads=1, evaluation=False)) == parameters
 
 
 @pytest.fixture(scope="module")
@@ -96,21 +82,105 @@ def test_number_of_threads_does_not_change_the_game():
     assert np.array_equal(*shown)
 
 
-def test_too_long_an_episode_is_truncated_not_terminated(monkeypatch):
-    monkeypatch.setattr(ale, "MAX_FRAMES", 200)
-    vector = games.make("ALE/Pong-v5", num_envs=1, seed=0)
+@pytest.mark.parametrize("evaluation", [False, True])
+def test_too_long_an_episode_is_truncated_not_terminated(evaluation):
+    limits = {"max_frames": 200, "training_max_frames": 120}
+    rules = replace(games.protocol("nature"), **limits)
+    vector = ale.AleVector("pong", "pong", rules, seeds=[1], evaluation=evaluation)
     vector.reset()
     for _ in range(60):
         step = vector.step(np.array([0]))
         if step.truncated.any():
             break
+    assert (step.truncated.tolist(), step.terminated.tolist()) == ([True], [False])
+    assert step.episode_lengths == [200 // 4 if evaluation else 120 // 4]  # no-ops do not count
+    assert vector.step(np.array([0])).is_reset.tolist() == [True]
     vector.close()
-    assert step.truncated.tolist() == [True]
-    assert step.terminated.tolist() == [False]
-    assert 0 < step.episode_lengths[0] <= 200 / ale.FRAME_SKIP
+
+
+def test_an_episode_begins_with_up_to_as_many_no_ops_as_the_protocol_says():
+    rules = replace(games.protocol("nature"), noop_max=2)
+    vector = ale.AleVector("pong", "pong", rules, seeds=[1])
+    vector.reset()
+    starts = [int(vector._envs.reset()[1]["episode_frame_number"][0]) for _ in range(40)]
+    vector.close()
+    assert set(starts) == {0, 1, 2}
+
+
+def test_a_step_can_be_sent_and_received_later():
+    at_once, later = (games.make("ALE/Breakout-v5", num_envs=2, seed=4) for _ in range(2))
+    at_once.reset()
+    later.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        actions = rng.integers(4, size=2)
+        expected = at_once.step(actions)
+        before = later.states()
+        kept = before.copy()
+        later.send(actions)
+        assert np.array_equal(later.states(), kept)
+        step = later.receive()
+        assert np.array_equal(before, kept)  # what the network saw last is still there
+        assert np.array_equal(later.states(), at_once.states())
+        for got, wanted in zip(step, expected, strict=True):
+            assert np.array_equal(got, wanted)
+    at_once.close()
+    later.send(actions)
+    later.close()  # with a step under way
+
+
+@pytest.mark.parametrize("actions", [[4], [-1]])
+def test_an_action_that_does_not_exist_is_refused(actions):
+    vector = games.make("ALE/Breakout-v5", num_envs=1, seed=0)
+    vector.reset()
+    with pytest.raises(ValueError, match="actions must lie below 4"):
+        vector.step(np.array(actions))
+    vector.close()
+
+
+@pytest.fixture
+def unplayable():
+    """A registered game of ale-py whose ROM it does not have."""
+    game = "ALE/NoSuchRom-v5"
+    gymnasium.register(game, entry_point="ale_py.env:AtariEnv", kwargs={"game": "no_such_rom"})
+    yield game
+    del gymnasium.registry[game]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        games.spec,
+        lambda game: games.make(game, num_envs=1, seed=0),
+        lambda game: games.make_screen(game, seed=0),
+    ],
+)
+def test_a_rom_that_ale_py_does_not_know(unplayable, call):
+    with pytest.raises(UnsupportedGameError) as error:
+        call(unplayable)
+    assert str(error.value) == (
+        "ALE/NoSuchRom-v5 needs the ROM no_such_rom.bin: ale-py knows no such ROM; reinstall "
+        "ale-py, which carries the ROMs, or set ALE_ROMS_DIR to a folder that has it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file or directory"), (b"torn", "does not match what was expected")],
+)
+def test_a_rom_that_is_missing_or_damaged(monkeypatch, tmp_path, content, reason):
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path))
+    if content is not None:
+        (tmp_path / "pong.bin").write_bytes(content)
+    with pytest.raises(UnsupportedGameError) as error:
+        games.make("ALE/Pong-v5", num_envs=1, seed=0)
+    assert reason in str(error.value)
+    assert "reinstall ale-py" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_making_a_game_prints_nothing(capfd):
-    ale.spec_of.cache_clear()
+    ale.cartridge.cache_clear()
+    games.spec("ALE/Pong-v5")
     games.make("ALE/Pong-v5", num_envs=1, seed=0).close()
     assert capfd.readouterr() == ("", "")

@@ -12,8 +12,8 @@ from barista.games import UnsupportedGameError, gym
 class Counter(gymnasium.Env):
     """Shows the number of the step in every pixel; ends after `length` steps."""
 
-    def __init__(self, shape=(6, 7), dtype=np.uint8, actions=None, length=3):
-        self.observation_space = spaces.Box(0, 255, shape, dtype)
+    def __init__(self, shape=(6, 7), dtype=np.uint8, actions=None, length=3, shows=None):
+        self.observation_space = shows or spaces.Box(0, 255, shape, dtype)
         self.action_space = actions or spaces.Discrete(2)
         self.length = length
         self.seeds = []
@@ -130,12 +130,17 @@ def test_colour_and_single_channel_images_are_played(shape):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"actions": spaces.Box(-1, 1, (2,))}, "needs Discrete ones"),
-        ({"actions": spaces.Discrete(3, start=1)}, "needs Discrete ones that start at 0"),
-        ({"dtype": np.float32}, "shows float32 numbers of shape (6, 7), not an image of bytes"),
-        ({"shape": (9,)}, "bytes of shape (9,), which is no grey or RGB image"),
+        ({"actions": spaces.Box(-1, 1, (2,))}, "takes float32 numbers of shape (2,); Q-learning"),
+        ({"actions": spaces.MultiDiscrete([2, 2])}, "takes values of a MultiDiscrete space; Q-le"),
+        ({"actions": spaces.Discrete(3, start=1)}, "Discrete actions that start at 0: register it"),
+        ({"dtype": np.float32}, "float32 numbers of shape (6, 7), neither an image of bytes nor"),
+        ({"shape": (1025,)}, "shows vectors of 1025 numbers; 1 to 1024 can be played"),
+        ({"shape": (0,)}, "shows vectors of 0 numbers"),
+        ({"shape": ()}, "bytes of shape (), which is no grey or RGB image"),
         ({"shape": (6, 7, 4)}, "bytes of shape (6, 7, 4), which is no grey or RGB image"),
-        ({"shape": (210, 160, 3)}, "images of 210x160, larger than 128x128"),
+        ({"shape": (210, 160, 3)}, "images of 210x160, larger than 128x128; register it with a"),
+        ({"shows": spaces.Dict({"a": spaces.Discrete(2)})}, "values of a Dict space; register"),
+        ({"shows": spaces.MultiBinary(3)}, "values of a MultiBinary space; register it with a"),
     ],
 )
 def test_what_is_not_played_is_refused_in_one_line(options, reason):
@@ -146,10 +151,88 @@ def test_what_is_not_played_is_refused_in_one_line(options, reason):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("game", ["CartPole-v1", "Pendulum-v1", "Blackjack-v1", "FrozenLake-v1"])
-def test_gymnasiums_own_games_without_images_are_refused(game):
-    with pytest.raises(UnsupportedGameError, match=game):
+@pytest.mark.parametrize(
+    ("game", "reason"),
+    [
+        ("Pendulum-v1", r"takes float32 numbers of shape \(1,\)"),
+        ("Blackjack-v1", "shows values of a Tuple space; .* gymnasium's FlattenObservation"),
+    ],
+)
+def test_gymnasiums_own_games_of_other_kinds_are_refused(game, reason):
+    with pytest.raises(UnsupportedGameError, match=f"^{game} {reason}"):
         games.spec(game)
+
+
+@pytest.mark.parametrize(
+    ("game", "num_actions", "numbers"),
+    [
+        ("CartPole-v1", 2, 4),
+        ("Acrobot-v1", 3, 6),
+        ("MountainCar-v0", 3, 2),
+        ("FrozenLake-v1", 4, 16),
+    ],
+)
+def test_games_that_show_a_short_vector_are_played(game, num_actions, numbers):
+    spec = games.spec(game)
+    assert spec == games.GameSpec(game, num_actions, (numbers,), 1, "float32")
+    vector = games.make(game, num_envs=3, seed=0)
+    assert vector.reset().shape == (3, numbers)
+    step = vector.step(np.zeros(3, int))
+    assert (vector.states().shape, vector.states().dtype) == ((3, 1, numbers), np.float32)
+    assert np.array_equal(vector.states()[:, 0], step.frames)
+    vector.close()
+
+
+def test_a_vector_is_what_the_environment_shows():
+    seeds = [3, 4]
+    vector = gym.make_vector(
+        "CartPole-v1", lambda: gymnasium.make("CartPole-v1"), num_envs=2, seeds=seeds
+    )
+    envs = [gymnasium.make("CartPole-v1") for _ in seeds]
+    shown = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)]
+    assert np.array_equal(vector.reset(), shown)
+    over = False
+    while not over:
+        steps = [env.step(1) for env in envs]
+        step = vector.step(np.array([1, 1]))
+        assert np.array_equal(step.frames, [each[0] for each in steps])
+        over = any(each[2] for each in steps)
+    assert step.terminated.tolist() == [each[2] for each in steps]
+    vector.close()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint8])
+def test_vectors_of_any_type_become_float32(dtype):
+    env = Counter((5,), dtype)
+    assert gym.spec_of("Counter", env) == games.GameSpec("Counter", 2, (5,), 1, "float32")
+    vector = gym.EnvVector(gym.spec_of("Counter", env), [env], [7])
+    assert vector.reset().tolist() == [[1.0] * 5]
+    assert vector.step(np.array([0])).frames.dtype == np.float32
+
+
+def test_numbers_that_are_not_finite_are_passed_on():
+    shown = gym.vector(np.array([1e300, -np.inf, np.nan, 0.5]))
+    assert shown.dtype == np.float32
+    assert shown[:2].tolist() == [np.inf, -np.inf]
+    assert np.isnan(shown[2])
+
+
+def test_a_discrete_observation_becomes_a_one_hot_vector():
+    space = spaces.Discrete(3, start=2)
+    assert gym.viewer(space)(np.int64(4)).tolist() == [0, 0, 1]
+    assert gym.spec_of("Counter", Counter(shows=space)).frame_shape == (3,)
+    with pytest.raises(UnsupportedGameError, match="vectors of 2000 numbers"):
+        gym.spec_of("Counter", Counter(shows=spaces.Discrete(2000)))
+
+
+def test_a_step_is_sent_and_then_received():
+    env = Counter()
+    vector = gym.EnvVector(gym.spec_of("Counter", env), [env], [7])
+    vector.reset()
+    vector.send(np.array([1]))
+    assert vector.states()[0, -1, 0, 0] == 1
+    assert vector.receive().rewards.tolist() == [2.5]
+    assert vector.states()[0, -1, 0, 0] == 2
 
 
 def test_refused_environment_is_closed():
