@@ -1,218 +1,30 @@
-"""Play games with a Q-network: evaluation, and `python -m barista.play SNAPSHOT`.
+"""`python -m barista.play SNAPSHOT`: evaluate a network after training, and record an episode.
 
-This file decides how an evaluation counts.  N copies play in parallel, and each has a quota of
-episodes fixed beforehand; what it plays beyond that is not counted.  Taking simply the first
-episodes to finish would favour short ones: in most games, those that went badly.
-
-Play is ε-greedy with ε = 0.01 by default.  A purely greedy policy in a deterministic game can
-repeat the same few states until the episode is cut off; Mnih et al., 2015, used 0.05, which costs
-points in games where one slip is fatal.  Returns are raw game scores, episodes are full games.
+What it plays is a snapshot's folder, or a run's newest; how an evaluation counts lies in
+`episodes.py`.  A random player is measured beside it, by the same rules.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from param_server.rehearsal import rehearse
-
-import caffe
-from barista import dqn, games
-from barista.learner import q_values
-from barista.model import INPUT, OUTPUT
+from barista import games, recording
+from barista.config import CHOICES
+from barista.episodes import Evaluation, PlayError, Terms, play
+from barista.games import human
+from barista.games.protocol import named
+from barista.players import load_net, moves_of, network_player, random_player
+from barista.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from barista.games.vector import Int64, UInt8
-
-MAX_ENVS = 16  # copies in parallel: a larger batch costs little less per state
-EPSILON = 0.01
-
-Policy = Callable[["UInt8"], "Int64"]  # states [N, C, H, W] to actions [N]
-Progress = Callable[[int, int], None]  # episodes finished, episodes wanted
-
-
-class PlayError(ValueError):
-    """Something asked for cannot be played; the message is one line for the user."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a player reached, over the episodes that count."""
-
-    returns: tuple[float, ...]  # raw scores
-    lengths: tuple[int, ...]  # in steps
-    complete: bool  # False: a limit came first; then short episodes are over-represented
-
-    @property
-    def mean(self) -> float:
-        """The mean return; NaN without episodes."""
-        return float(np.mean(self.returns)) if self.returns else math.nan
-
-    @property
-    def median(self) -> float:
-        """The median return; NaN without episodes."""
-        return float(np.median(self.returns)) if self.returns else math.nan
-
-    @property
-    def standard_error(self) -> float:
-        """The standard error of the mean; NaN with fewer than two episodes."""
-        if len(self.returns) < 2:
-            return math.nan
-        return float(np.std(self.returns, ddof=1) / math.sqrt(len(self.returns)))
-
-
-def check_fit(net: caffe.Net, game: games.GameSpec) -> None:
-    """Compare a network's input and output with what a game needs.
-
-    Raises:
-        PlayError: If they differ; says both.
-    """
-    for blob in (INPUT, OUTPUT):
-        if blob not in net.blobs:
-            raise PlayError(f"the network has no blob {blob}, so it is no Q-network")
-    wanted = (game.stack, *game.frame_shape)
-    taken = tuple(net.blobs[INPUT].shape)[1:]
-    if taken != wanted:
-        raise PlayError(f"the network takes states of {taken}, but {game.game} shows {wanted}")
-    actions = tuple(net.blobs[OUTPUT].shape)[1]
-    if actions != game.num_actions:
-        raise PlayError(
-            f"the network has {actions} actions, but {game.game} has {game.num_actions}"
-        )
-
-
-def evaluate(
-    net: caffe.Net,
-    game: str,
-    episodes: int,
-    epsilon: float = EPSILON,
-    seed: int = 0,
-    *,
-    deadline_s: float | None = None,
-    max_steps: int | None = None,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Return what a Q-network reaches, ε-greedy, with its weights as they are.
-
-    Args:
-        net: input `state`, output `Q_out`; used alone meanwhile, and left with another batch size.
-        game: a Gymnasium id.
-        episodes: how many count, at least 1.
-        epsilon: exploration rate, in [0, 1].
-        seed: of the games and of the exploration.
-        deadline_s: give up after so many seconds and return what is finished.
-        max_steps: give up after so many steps of all copies together.
-        threads: of the emulator.
-        progress: called with the episodes finished so far whenever there are more.
-
-    Raises:
-        PlayError: If the network does not fit the game, or a number is out of range.
-        barista.games.GameError: If the game cannot be played.
-    """
-    if not 0 <= epsilon <= 1:
-        raise PlayError(f"epsilon must lie between 0 and 1, got {epsilon}")
-    _check(episodes, seed)
-    check_fit(net, games.spec(game))
-    rng = np.random.default_rng((seed, 1))
-    return play(
-        lambda states: dqn.epsilon_greedy(q_values(net, states), epsilon, rng),
-        game,
-        episodes,
-        seed,
-        deadline_s=deadline_s,
-        max_steps=max_steps,
-        threads=threads,
-        progress=progress,
-    )
-
-
-def random_player(
-    game: str,
-    episodes: int,
-    seed: int = 0,
-    *,
-    deadline_s: float | None = None,
-    max_steps: int | None = None,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Return what uniformly random actions reach.  Takes and raises what `evaluate` does."""
-    _check(episodes, seed)
-    num_actions = games.spec(game).num_actions
-    rng = np.random.default_rng((seed, 2))
-    return play(
-        lambda states: rng.integers(num_actions, size=len(states)),
-        game,
-        episodes,
-        seed,
-        deadline_s=deadline_s,
-        max_steps=max_steps,
-        threads=threads,
-        progress=progress,
-    )
-
-
-def play(
-    policy: Policy,
-    game: str,
-    episodes: int,
-    seed: int,
-    *,
-    deadline_s: float | None = None,
-    max_steps: int | None = None,
-    threads: int = 1,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Return what a policy reaches, each of up to 16 copies playing its share of the episodes.
-
-    Takes and raises what `evaluate` does.
-    """
-    _check(episodes, seed)
-    num_envs = min(episodes, MAX_ENVS)
-    # The quota of episodes that each copy still has to play.
-    quota = [(episodes + num_envs - 1 - env) // num_envs for env in range(num_envs)]
-    stop_at = math.inf if deadline_s is None else time.monotonic() + deadline_s
-    steps = 0
-    returns: list[float] = []
-    lengths: list[int] = []
-    vector = games.make(game, num_envs=num_envs, seed=seed, threads=threads, evaluation=True)
-    try:
-        vector.reset()
-        while len(returns) < episodes:
-            if time.monotonic() >= stop_at or (max_steps is not None and steps >= max_steps):
-                break
-            step = vector.step(policy(vector.states()))
-            steps += num_envs
-            finished = len(returns)
-            ended = np.flatnonzero(step.terminated | step.truncated).tolist()
-            for env, value, length in zip(
-                ended, step.episode_returns, step.episode_lengths, strict=True
-            ):
-                if quota[env] > 0:
-                    quota[env] -= 1
-                    returns.append(value)
-                    lengths.append(length)
-            if progress is not None and len(returns) > finished:
-                progress(len(returns), episodes)
-    finally:
-        vector.close()
-    return Evaluation(tuple(returns), tuple(lengths), complete=len(returns) == episodes)
-
-
-def _check(episodes: int, seed: int) -> None:
-    if episodes < 1:
-        raise PlayError(f"episodes must be at least 1, got {episodes}")
-    if seed < 0:
-        raise PlayError(f"seed must not be negative, got {seed}")
+    import caffe
 
 
 @dataclass(frozen=True)
@@ -222,6 +34,7 @@ class Snapshot:
     folder: Path
     game: str | None
     version: int | None
+    agent: dict[str, Any] = field(default_factory=dict)  # of the run that it is from, if known
 
 
 def find_snapshot(path: Path) -> Snapshot:
@@ -230,8 +43,8 @@ def find_snapshot(path: Path) -> Snapshot:
     Raises:
         PlayError: If it is neither.
     """
-    folder = path
-    numbered = [each for each in (path / "snapshots").glob("*") if each.name.isdecimal()]
+    folder = path.resolve()
+    numbered = [each for each in (folder / "snapshots").glob("*") if each.name.isdecimal()]
     if numbered:
         folder = max(numbered, key=lambda each: int(each.name))
     for name in ("manifest.json", "train_val.prototxt", "model.caffemodel"):
@@ -243,7 +56,8 @@ def find_snapshot(path: Path) -> Snapshot:
         raise PlayError(f"{folder / 'manifest.json'} is not JSON: {error}") from error
     if not isinstance(manifest, dict):
         raise PlayError(f"{folder / 'manifest.json'} holds no JSON object")
-    return Snapshot(folder, manifest.get("game"), manifest.get("version"))
+    agent = RunFolder(folder.parents[1]).config().get("agent", {})
+    return Snapshot(folder, manifest.get("game"), manifest.get("version"), agent)
 
 
 def table(rows: dict[str, Evaluation]) -> str:
@@ -252,10 +66,9 @@ def table(rows: dict[str, Evaluation]) -> str:
         f"{'':10}{'mean':>10}{'± error':>10}{'median':>10}{'worst':>10}{'best':>10}{'steps':>10}"
     ]
     for name, result in rows.items():
-        best, worst = max(result.returns, default=math.nan), min(result.returns, default=math.nan)
         lines.append(
             f"{name:10}{result.mean:10.2f}{result.standard_error:10.2f}{result.median:10.1f}"
-            f"{worst:10.1f}{best:10.1f}{sum(result.lengths):10d}"
+            f"{result.worst:10.1f}{result.best:10.1f}{sum(result.lengths):10d}"
         )
     return "\n".join(lines)
 
@@ -263,42 +76,120 @@ def table(rows: dict[str, Evaluation]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit code: 0, 2 after one line on stderr, or 130."""
     options = _parser().parse_args(arguments)
+    if options.embedded:
+        _leave_with_stdin()
     try:
-        snapshot = find_snapshot(options.snapshot)
-        game = options.game or snapshot.game
-        if not game:
-            raise PlayError("say --game ID: the snapshot does not name its game")  # noqa: TRY301
-        games.spec(game)
-        net = _load(snapshot.folder)
-        show = _progress_line if sys.stderr.isatty() else None
-        limits: dict[str, Any] = {"threads": options.threads, "progress": show}
-        rows = {
-            "network": evaluate(
-                net, game, options.episodes, options.epsilon, options.seed, **limits
-            ),
-            "random": random_player(game, options.episodes, options.seed, **limits),
-        }
-    except (PlayError, games.GameError, OSError) as error:
+        sys.stdout.write("\n".join(_evaluate(options)) + "\n")
+    except (PlayError, recording.RecordingError, games.GameError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except KeyboardInterrupt:
         return 130
-    version = "" if snapshot.version is None else f", version {snapshot.version}"
-    sys.stdout.write(
-        f"{game}{version}: {options.episodes} episodes each, raw scores, "
-        f"epsilon {options.epsilon:g}, seed {options.seed}\n{table(rows)}\n"
-    )
     return 0
 
 
-def _load(folder: Path) -> caffe.Net:
-    """Return the net of a snapshot with its weights."""
-    net, weights = str(folder / "train_val.prototxt"), str(folder / "model.caffemodel")
+def _evaluate(options: argparse.Namespace) -> list[str]:
+    """Play, record and report; return what is to be said."""
+    if options.record is not None:
+        recording.check(options.record)
+    snapshot = find_snapshot(options.snapshot)
+    terms = _terms(options, snapshot)
+    if options.record is not None:
+        recording.check_screen(terms)
+    net = load_net(snapshot.folder)
+    player, actions = network_player(net, terms), list[int]()
+    limits: dict[str, Any] = {
+        "threads": options.threads,
+        "progress": _progress_line if sys.stderr.isatty() else None,
+    }
+    rows = {"network": play(player, terms, **limits, actions=actions)}
+    if options.random:
+        rows["random"] = play(random_player(terms), terms, **limits)
+    version = "" if snapshot.version is None else f", version {snapshot.version}"
+    said = [
+        f"{terms.game}{version}: {terms.episodes} episodes each, raw scores, protocol "
+        f"{terms.protocol}, epsilon {terms.exploration:g}, seed {terms.seed}",
+        table(rows),
+        *_remarks(net, terms, rows),
+    ]
+    if options.record is not None:
+        pictures = recording.record(options.record, terms, actions)
+        score = rows["network"].returns[0]
+        said.append(f"{options.record}: the first episode, score {score:g}, {pictures:,} pictures")
+    if options.json is not None:
+        _write_json(options.json, _document(snapshot, terms, rows))
+    return said
+
+
+def _terms(options: argparse.Namespace, snapshot: Snapshot) -> Terms:
+    """Return the terms that were asked for, or the snapshot's and its protocol's own."""
+    game = options.game or snapshot.game
+    if not game:
+        raise PlayError("say --game ID: the snapshot does not name its game")
+    name = options.protocol or snapshot.agent.get("protocol", "ddq")
+    episodes = options.episodes
+    if episodes is None:
+        episodes = named(name).evaluation_episodes
+    num_actions = None
+    if snapshot.agent.get("game") == game:
+        trained = snapshot.agent.get("protocol", "ddq")
+        num_actions = games.spec(game, trained).num_actions
+    terms = Terms(game, episodes, options.seed, name, options.epsilon, num_actions)
+    terms.check()
+    return terms
+
+
+def _remarks(net: caffe.Net, terms: Terms, rows: dict[str, Evaluation]) -> list[str]:
+    """Return what else must be known to read the numbers."""
+    said = []
+    chance = rows.get("random")
+    line = human.describe(terms.game, rows["network"].mean, chance.mean) if chance else None
+    if line is not None:
+        said.append(line)
+    own, all_actions = len(moves_of(net, terms)), games.spec(terms.game, terms.protocol).num_actions
+    if own < all_actions:
+        said.append(
+            f"the network keeps to the {own} actions of the game's minimal set, chance plays all "
+            f"{all_actions} of protocol {terms.protocol}"
+        )
+    return said
+
+
+def _document(snapshot: Snapshot, terms: Terms, rows: dict[str, Evaluation]) -> dict[str, Any]:
+    """Return everything as a JSON object."""
+    network, chance = rows["network"], rows.get("random")
+    share = human.normalised(terms.game, network.mean, chance.mean) if chance else None
+    return {
+        "version": snapshot.version,
+        **terms._asdict(),
+        "epsilon": terms.exploration,
+        "network": network.to_json(),
+        "random": chance.to_json() if chance else None,
+        "human": human.human_score(terms.game),
+        "human_normalised": share,
+    }
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a file that is either whole or not there."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        rehearse(net=net, weights=weights)
-        return caffe.Net(net, caffe.TEST, weights=weights)
-    except (ValueError, RuntimeError) as error:  # what our engine raises, and a plain pycaffe
-        raise PlayError(str(error)) from error
+        unfinished.write_text(json.dumps(document, indent=1) + "\n")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _leave_with_stdin() -> None:
+    """End this process when stdin ends: whoever holds its other side is gone."""
+
+    def watch() -> None:
+        # Not through sys.stdin, whose lock would be missed when this process ends by itself.
+        while os.read(0, 1024):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
 
 
 def _progress_line(finished: int, episodes: int) -> None:
@@ -312,16 +203,32 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m barista.play", description="Play with a snapshot's network."
     )
     parser.add_argument("snapshot", type=Path, help="a snapshot's folder, or a run's")
-    parser.add_argument("--game", help="a Gymnasium id; default: the game it was trained on")
-    parser.add_argument("--episodes", type=int, default=30, help="how many count")
+    parser.add_argument("--game", help="a Gymnasium id (default: the game it was trained on)")
+    parser.add_argument("--episodes", type=int, help="how many count (default: the protocol's, 30)")
+    parser.add_argument(
+        "--protocol", choices=CHOICES["protocol"], help="(default: the one it was trained under)"
+    )
     parser.add_argument(
         "--epsilon",
         type=float,
-        default=EPSILON,
-        help="share of random actions: 0.01 keeps a greedy player out of endless loops",
+        help="share of random actions; even 0.01 keeps a greedy player out of endless loops "
+        "(default: the protocol's)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of games and exploration")
-    parser.add_argument("--threads", type=int, default=1, help="of the emulator")
+    parser.add_argument("--seed", type=int, default=0, help="of games and exploration (default: 0)")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="the first episode as a video: .mp4 or .gif"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all of it, each episode too")
+    parser.add_argument(
+        "--random",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure a random player too (default: yes)",
+    )
+    parser.add_argument("--threads", type=int, default=1, help="of the emulator (default: 1)")
+    parser.add_argument(
+        "--embedded", action="store_true", help="a driver's child: leave when stdin ends"
+    )
     return parser
 
 

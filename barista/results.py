@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from barista.games import human
 from barista.report import draw_curve, quiet, verdict
 from barista.run_folder import bring
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from barista.episodes import Players
     from barista.evaluation import Evaluator, Score
-    from barista.play import Evaluation
     from barista.run_folder import RunFolder
-
-
-class Players(NamedTuple):
-    """What the trained player reached, and one that plays by chance."""
-
-    greedy: Evaluation
-    random: Evaluation
 
 
 def better_one(evaluator: Evaluator | None, folder: RunFolder, final: Path | None) -> Score | None:
@@ -39,7 +32,9 @@ def conclude(
     status: dict[str, Any],
     *,
     title: str,
+    game: str,
     players: Players | None,
+    evaluator: Evaluator | None = None,
     best: Score | None = None,
     **more: Any,
 ) -> None:
@@ -49,15 +44,23 @@ def conclude(
         folder: of the run.
         status: the server's last.
         title: of the picture.
-        players: the evaluation, if there was one.
+        game: its id.
+        players: the evaluation at the end, if there was one.
+        evaluator: has the scores of all evaluations.
         best: an earlier version that was better, if there is one.
         more: further entries of the summary.
     """
     summary = {
         **more,
         **{key: status.get(key) for key in ("run", "version", "steps", "episodes", "return_mean")},
-        "greedy": asdict(players.greedy) if players else None,
-        "random": asdict(players.random) if players else None,
+        "greedy": players.greedy.to_json() if players else None,
+        "random": players.random.to_json() if players else None,
+        "human_normalised": players
+        and human.normalised(game, players.greedy.mean, players.random.mean),
+        "evaluations": [
+            {**score.to_json(), "steps": score.steps}
+            for score in (evaluator.scores if evaluator else ())
+        ],
         "best": {**best.to_json(), "snapshot": str(best.snapshot)} if best else None,
     }
     quiet(lambda: folder.write_summary(summary))
@@ -71,6 +74,7 @@ def lines(
     folder: RunFolder,
     status: dict[str, Any],
     *,
+    game: str,
     players: Players | None,
     snapshot: Path | None,
     best: Score | None = None,
@@ -83,6 +87,8 @@ def lines(
     said = [f"Trained: {counts}."]
     if players is not None:
         said += verdict(players.greedy, players.random)
+        relative = human.describe(game, players.greedy.mean, players.random.mean)
+        said += [f"  {relative}"] if relative else []
     older = folder.newest_snapshot()
     if snapshot is not None:
         said.append(f"  snapshot {snapshot}")
