@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from param_server.access import Access
+from param_server.alarms import Alarms
 from param_server.app import create_app
 from param_server.downloads import Downloads
 from param_server.errors import NoSnapshot, SnapshotFailed
@@ -36,6 +37,7 @@ class NoSnapshots:
 def make_service(store, *, host="127.0.0.1", port=5500, snapshots=Path("nowhere")):
     entries = [[name, list(shape)] for name, shape in store.layout.entries]
     downloads = Downloads(snapshots)
+    alarms = Alarms(60.0)
     last = {"folder": "there", "last_version": None, "error": ""}
     return Service(
         store,
@@ -47,8 +49,8 @@ def make_service(store, *, host="127.0.0.1", port=5500, snapshots=Path("nowhere"
             "layout": {"digest": store.layout.digest, "entries": entries}, "target_period": 3,
         },
         status=lambda: {
-            **store.status(), "lr": 0.1, "snapshots": {**last, "available": downloads.listing()},
-            "layers": [],
+            **(status := store.status()), "lr": 0.1, "layers": [], "alarms": alarms.look(status),
+            "snapshots": {**last, "available": downloads.listing()},
         },
         new_epoch=lambda: store.epoch + 1,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from param_server.alarms import Alarms
 from param_server.busy import Busy
 from param_server.downloads import Downloads
 from param_server.durability import Durability
@@ -48,11 +49,14 @@ class Core(NamedTuple):
     probe: Probe
     busy: Busy
     resumed: Resumed | None
+    alarms: Alarms
 
     def status(self) -> dict[str, Any]:
         """Return what is known of the training, a JSON object."""
+        status = self.store.status()
         return {
-            **self.store.status(),
+            **status,
+            "alarms": self.alarms.look(status),
             "lr": self.engine.lr,
             "busy": self.busy.share(),
             "layers": self.probe.layers,
@@ -147,7 +151,10 @@ def compose(config: Config, folder: Folder, work: Path, tell: Callable[[Resumed]
     durability = Durability(Progress(folder.path), journal)
     durability.acknowledge(store)
     downloads = Downloads(folder.path)
-    return Core(config, engine, store, snapshotter, durability, downloads, probe, Busy(), resumed)
+    alarms = Alarms(60 * config.stall_minutes)
+    return Core(
+        config, engine, store, snapshotter, durability, downloads, probe, Busy(), resumed, alarms
+    )
 
 
 def _snapshotter(

@@ -115,6 +115,33 @@ def pace_of(ratio: float | None) -> Pace:
     return Pace(min(100.0, max(0.0, percent)), word)
 
 
+class Part(NamedTuple):
+    """One stage's share of the workers' time."""
+
+    stage: str
+    words: str
+    seconds: float
+    share: float  # of 1
+
+
+_STAGE_WORDS = {
+    "act": "play the game",
+    "sample": "draw minibatches",
+    "compute": "compute gradients",
+    "exchange": "talk with the server",
+    "wait": "wait for what is under way",
+}
+
+
+def split(worker_s: Mapping[str, float]) -> list[Part]:
+    """Return where the workers' time went, stage by stage; all shares are 0 where none did."""
+    total = sum(worker_s.values()) or 1.0
+    return [
+        Part(stage, words, worker_s[stage], worker_s[stage] / total)
+        for stage, words in _STAGE_WORDS.items()
+    ]
+
+
 def find(status: Mapping[str, Any], path: str) -> Any:
     """Return the value at a dotted path, such as ``stats.epsilon``; None where there is none."""
     value: Any = status

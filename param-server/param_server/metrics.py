@@ -16,6 +16,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from param_server.alarms import NAMES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -88,7 +90,23 @@ class _StatusCollector(Collector):
         for reason, count in status["rejected"].items():
             rejected.add_metric([reason], count)
         yield rejected
+        seconds = CounterMetricFamily(
+            "ddq_worker_seconds", "Where the time of all workers went", labels=["stage"]
+        )
+        for stage, value in status["worker_s"].items():
+            seconds.add_metric([stage], value)
+        yield seconds
+        yield _alarms(status)
         yield _staleness(status)
+
+
+def _alarms(status: Mapping[str, Any]) -> GaugeMetricFamily:
+    """Return every alarm there can be, 1 where it is active: absent series cannot be alerted on."""
+    family = GaugeMetricFamily("ddq_alarm", "Sign that the run does not learn", labels=["name"])
+    active = {alarm["name"] for alarm in status["alarms"]}
+    for name in NAMES:
+        family.add_metric([name], float(name in active))
+    return family
 
 
 def _staleness(status: Mapping[str, Any]) -> HistogramMetricFamily:

@@ -42,6 +42,7 @@ class Config:
     staleness: str = "accept"
     outliers: float = 0.0
     lease: float = 60.0
+    stall_minutes: float = 30.0
     game: str = ""
     run: str = ""
     embedded: bool = False
@@ -107,6 +108,13 @@ def parser() -> argparse.ArgumentParser:
     _add_snapshot_flags(result)
     group = result.add_argument_group("run")
     group.add_argument("--run", metavar="ID", help="serve this run only")
+    group.add_argument(
+        "--stall-minutes",
+        type=minutes,
+        metavar="M",
+        help="training without a better return that raises an alarm; 0: none (default: "
+        "%(default)g)",
+    )
     group.add_argument(
         "--embedded",
         action="store_true",
@@ -211,6 +219,11 @@ def sigmas(text: str) -> float:
 def seconds(text: str) -> float:
     """Parse a duration."""
     return _number(text, "a number of seconds")
+
+
+def minutes(text: str) -> float:
+    """Parse a duration in minutes."""
+    return _number(text, "a number of minutes")
 
 
 def _number(text: str, what: str) -> float:

@@ -69,6 +69,7 @@ def current_status() -> Response:
         pace_of=formats.pace_of,
         refusals=formats.refusals,
         census=formats.census,
+        split=formats.split,
     )
 
 

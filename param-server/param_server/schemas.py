@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from param_server import wire
+from param_server import alarms, wire
 from param_server.errors import PROBLEM_PREFIX
 
 Json = dict[str, Any]
@@ -151,13 +151,26 @@ SCHEMAS: dict[str, Json] = {
             "updates_per_s": _NUMBER,
             "loss": _NUMBER_OR_NULL,
             "return_mean": _NUMBER_OR_NULL,
+            "return_se": _NUMBER_OR_NULL,
+            "return_largest": _NUMBER_OR_NULL,
             "staleness": _map(COUNT),
             "staleness_mean": _NUMBER,
             "rejected": _map(COUNT),
+            "judged": _object({"count": COUNT, "rejected": COUNT}),
             "late": COUNT,
             "duplicates": COUNT,
             "gathered": COUNT,
             "stats": _map(_NUMBER_OR_NULL),
+            "worker_s": _map(_NUMBER),
+            "alarms": _list(
+                _object(
+                    {
+                        "name": {"enum": [*alarms.NAMES]},
+                        "text": {"type": "string"},
+                        "since_s": _NUMBER,
+                    }
+                )
+            ),
             "workers": _map(
                 _object(
                     {

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from param_server.wire import Push
 
 WINDOW = 100
+#: pushes, accepted or rejected, of which alarms take the share
+JUDGED_WINDOW = 300
+#: where a worker's time goes; a push reports the seconds of each since the last, as "act_s"
+STAGES = ("act", "sample", "compute", "exchange", "wait")
 STALENESS_BOUNDS = (0, 1, 2, 3, 7, 15, 31, 63)
 _RATE_WINDOW_S = 30.0
 _STATS_LIMIT = 32
+_STAGE_OF = {f"{stage}_s": stage for stage in STAGES}
+_LONGEST_STAGE_S = 86_400.0  # between two pushes; what claims to be longer is no time
 
 
 class Tally:
@@ -36,6 +42,10 @@ class Tally:
         self.episode_lengths: deque[int] = deque(maxlen=WINDOW)
         self.losses: deque[float] = deque(maxlen=WINDOW)
         self.stats: dict[str, deque[float]] = {}
+        #: seconds of all workers together, by stage
+        self.worker_s = dict.fromkeys(STAGES, 0.0)
+        #: of the pushes judged last, whether each was rejected
+        self._rejections: deque[bool] = deque(maxlen=JUDGED_WINDOW)
         self.rejected: Counter[str] = Counter()
         self.late = 0
         self.duplicates = 0
@@ -58,15 +68,24 @@ class Tally:
         self.returns.extend(push.episodes)
         self.episode_lengths.extend(push.episode_lengths)
         for name, value in push.stats.items():
-            if math.isfinite(value) and (name in self.stats or len(self.stats) < _STATS_LIMIT):
-                self.stats.setdefault(name, deque(maxlen=WINDOW)).append(value)
-        self.late += verdict.status == "late"
+            self._count_stat(name, value)
+        if verdict.status == "late":
+            self.late += 1
+        else:
+            self._rejections.append(verdict.status == "rejected")
         if verdict.status == "rejected":
             kind, _, parameter = verdict.reason.partition(": ")
             self.rejected[kind] += 1
             if kind == "non-finite":
                 self.non_finite_in_a_row += 1
                 self.non_finite_parameter = parameter
+
+    def _count_stat(self, name: str, value: float) -> None:
+        if name in _STAGE_OF:
+            if 0 <= value <= _LONGEST_STAGE_S:
+                self.worker_s[_STAGE_OF[name]] += value
+        elif math.isfinite(value) and (name in self.stats or len(self.stats) < _STATS_LIMIT):
+            self.stats.setdefault(name, deque(maxlen=WINDOW)).append(value)
 
     def count_gradient(self, loss: float, staleness: int) -> None:
         """Add a gradient that was taken, ``staleness`` updates after its weights."""
@@ -97,11 +116,14 @@ class Tally:
             "updates_per_s": self.updates_per_s(now),
             "loss": mean(self.losses),
             "return_mean": mean(self.returns),
+            "return_se": standard_error(self.returns),
+            "return_largest": max(map(abs, self.returns), default=None),
             "returns_count": len(self.returns),
             "episode_length_mean": mean(self.episode_lengths),
             "staleness": dict(zip([*labels, "more"], self.staleness, strict=True)),
             "staleness_mean": self.staleness_sum / max(1, sum(self.staleness)),
             "rejected": dict(self.rejected),
+            "judged": {"count": len(self._rejections), "rejected": sum(self._rejections)},
             "late": self.late,
             "duplicates": self.duplicates,
             "consecutive_non_finite": {
@@ -109,6 +131,7 @@ class Tally:
                 "parameter": self.non_finite_parameter,
             },
             "stats": {name: mean(values) for name, values in sorted(self.stats.items())},
+            "worker_s": dict(self.worker_s),
         }
 
     def state(self) -> dict[str, Any]:
@@ -146,4 +169,19 @@ class Tally:
 
 def mean(values: deque[float] | deque[int]) -> float | None:
     """Return the mean of a window, None while it is empty."""
-    return sum(values) / len(values) if values else None
+    if not values:
+        return None
+    total = sum(values)
+    if math.isfinite(total):
+        return total / len(values)
+    return sum(value / len(values) for value in values)  # of numbers whose sum is none
+
+
+def standard_error(values: deque[float]) -> float | None:
+    """Return the standard error of a window's mean, None of fewer than two values."""
+    centre, count = mean(values), len(values)
+    if centre is None or count < 2:
+        return None
+    spread = math.dist(values, [centre] * count)  # sums squares that would overflow
+    error = spread / math.sqrt(count * (count - 1))
+    return error if math.isfinite(error) else None

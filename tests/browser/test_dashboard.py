@@ -1,6 +1,7 @@
 """The dashboard of a live training, as a browser shows it."""
 
 import http.client
+import itertools
 import threading
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from param_server.live import MOST_VIEWERS
 import caffe
 from barista.assembly import make_worker
 from barista.learner import load_nets
+from barista.outbox import Identity
 from barista.rounds import RoundRequest
-from barista.worker import Identity
 from tests import tiny
-from tests.server_rig import until
+from tests.server_rig import running, until
+from tests.store_rig import Clock, make_push, make_store, ones
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
 
@@ -257,6 +259,61 @@ def test_one_viewer_too_many_still_sees_where_training_is(training, visit):
         for connection, response in connections:
             response.close()
             connection.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_alarms_and_the_workers_time_are_shown_as_they_come(visit, scheme):
+    clock = Clock()
+    store = make_store(clock=clock)
+
+    def train(seconds, status, **stats):
+        for _ in range(seconds):
+            clock.now += 1
+            value = 0.25 if status == "applied" else float("nan")
+            push = make_push(next(sequence), version=store.version, stats=stats)
+            for _ in range(3):
+                assert store.apply(push, ones(value=value)).status == status
+                push = make_push(next(sequence), version=store.version)
+            service.live.read_status()
+
+    sequence = itertools.count(1)
+    with running(store) as service:
+        page = visit(f"http://127.0.0.1:{service.server.port}").open(
+            wait_for=None, viewport={"width": 390, "height": 844}, color_scheme=scheme
+        )
+        assert page.locator("#alarms li").count() == 0
+        train(2, "applied", act_s=30.0, compute_s=15.0, wait_s=5.0)
+        page.wait_for_function(
+            "() => document.querySelector('.stages .share').textContent === '60 %'"
+        )
+        assert text(page, ".stages") == (
+            "act 60 % 1 m 00 s\nplay the game\nsample 0 % 0.0 s\ndraw minibatches\n"
+            "compute 30 % 30 s\ncompute gradients\nexchange 0 % 0.0 s\ntalk with the server\n"
+            "wait 10 % 10 s\nwait for what is under way"
+        )
+        widths = page.evaluate(
+            "Array.from(document.querySelectorAll('.split i'), (part) => part.offsetWidth)"
+        )
+        total = page.evaluate("document.querySelector('.split').clientWidth")
+        assert [round(width / total, 2) for width in widths] == [0.6, 0, 0.3, 0, 0.1]
+        colours = page.evaluate(
+            """Array.from(document.querySelectorAll('.split i, .stages i'),
+                (part) => getComputedStyle(part).backgroundColor)"""
+        )
+        assert len(set(colours)) == 5
+        assert colours[:5] == colours[5:], "the bar's colours are those of the words"
+
+        train(70, "rejected")
+        page.wait_for_selector("#alarms [role=alert]")
+        assert "rejected, most in this run as non-finite." in text(page, "#alarms [role=alert]")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        age = text(page, "#alarms small")
+        train(5, "rejected")
+        page.wait_for_function(
+            "a => document.querySelector('#alarms small').innerText !== a", arg=age
+        )
+        train(200, "applied")
+        page.wait_for_function("() => document.querySelectorAll('#alarms li').length === 0")
 
 
 def test_login_is_asked_for_beyond_loopback(visit, tmp_path):

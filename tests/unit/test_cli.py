@@ -69,8 +69,8 @@ def test_standalone_server_says_where_it_is_and_leaves_no_record(solver, tmp_pat
 def test_record_is_there_while_it_serves(solver, tmp_path, monkeypatch):
     seen = []
 
-    def look(config, parts):
-        parts.snapshotter.stop()
+    def look(parts):
+        parts.core.snapshotter.stop()
         seen.extend((tmp_path / "logs").glob("param-server-*.json"))
         return 0
 
@@ -201,7 +201,3 @@ def test_resume_of_a_damaged_ledger_is_a_mistake(solver, snapshot, capsys):
     path = snapshot / "manifest.json"
     path.write_text(path.read_text().replace('"round"', '"sound"'))
     assert "its manifest is damaged" in mistake(capsys, solver, "--port", "0", "--resume", snapshot)
-
-
-def test_default_solver_is_the_deep_q_network():
-    assert cli._solver_file(cli.Config(), None).is_file()

@@ -54,6 +54,13 @@ def test_a_second_life_goes_on_where_the_first_ended(tmp_path, solver, durabilit
     assert [(resumed.version, resumed.lost_updates) for resumed in news] == [(2, 0)]
 
 
+def test_the_default_solver_is_the_deep_q_networks(tmp_path):
+    with working_folder(tmp_path / "snapshots", keep=2) as (folder, work):
+        core = compose(Config(seed=1), folder, work, print)
+        assert core.store.layout.size == 1_687_206
+        core.durability.close()
+
+
 def test_rules_that_exclude_each_other_are_refused(tmp_path, solver):
     solver.write_text(solver.read_text() + "iter_size: 2\n")
     config = Config(solver=solver, staleness="sync:2")

@@ -13,7 +13,8 @@ def store():
 
 
 def samples(store):
-    page = Metrics(lambda: {**store.status(), "lr": 0.1}).page().decode()
+    raised = [{"name": "dead-units", "text": "Half of them.", "since_s": 3.0}]
+    page = Metrics(lambda: {**store.status(), "lr": 0.1, "alarms": raised}).page().decode()
     return {
         (sample.name, *sorted(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(page)
@@ -50,8 +51,23 @@ def test_what_is_not_known_yet_is_not_shown(store):
     assert ("ddq_loss",) not in samples(store)
 
 
+def test_seconds_of_all_workers_are_added_up(store):
+    store.apply(make_push(1, stats={"act_s": 1.5, "wait_s": 0.25}), ones())
+    store.apply(make_push(1, worker="w1", stats={"act_s": 2.0}), ones())
+    found = samples(store)
+    stages = ("act", "sample", "compute", "exchange", "wait")
+    assert [found["ddq_worker_seconds_total", stage] for stage in stages] == [3.5, 0, 0, 0, 0.25]
+
+
+def test_each_alarm_is_shown_whether_it_is_active_or_not(store):
+    found = {name: value for name, value in samples(store).items() if name[0] == "ddq_alarm"}
+    assert found.pop(("ddq_alarm", "dead-units")) == 1
+    assert len(found) == 5
+    assert set(found.values()) == {0}
+
+
 def test_registries_are_separate(store):
-    one, other = (Metrics(store.status) for _ in range(2))
+    one, other = (Metrics(lambda: {**store.status(), "alarms": []}) for _ in range(2))
     one.failures.inc()
     assert b"ddq_failed_requests_total 1.0" in one.page()
     assert b"ddq_failed_requests_total 0.0" in other.page()

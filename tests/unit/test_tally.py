@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 
 import pytest
 from param_server.errors import BadRequest
@@ -103,3 +104,53 @@ def test_damaged_state_is_refused_and_changes_nothing(tally):
     with pytest.raises(BadRequest, match="'returns'"):
         tally.restore({**before, "returns": [None]})
     assert tally.state() == before
+
+
+def test_seconds_of_workers_are_added_up_by_stage_and_not_averaged(tally):
+    for seconds in (0.5, 1.5):
+        tally.count_push(push(stats={"act_s": seconds, "q_max": seconds}), Verdict("applied"))
+    shown = tally.status(0.0)
+    assert shown["worker_s"] == {"act": 2, "sample": 0, "compute": 0, "exchange": 0, "wait": 0}
+    assert shown["stats"] == {"q_max": 1.0}
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, 1e300, 86_401.0])
+def test_what_cannot_be_a_time_is_none(tally, seconds):
+    tally.count_push(push(stats={"act_s": seconds, "wait_s": 2.0}), Verdict("applied"))
+    assert tally.status(0.0)["worker_s"]["act"] == 0
+    assert tally.status(0.0)["worker_s"]["wait"] == 2
+
+
+def test_numbers_at_the_edge_of_floats_leave_the_status_json(tally):
+    huge = push(stats={"q_max": 1.7e308, "q_mean": -1.7e308}, episodes=(1.7e308, -1.7e308) * 3)
+    for _ in range(3):
+        tally.count_push(huge, Verdict("applied"))
+        tally.count_gradient(1.7e308, 0)
+    shown = json.loads(json.dumps(tally.status(0.0), allow_nan=False))
+    assert shown["stats"] == {"q_max": pytest.approx(1.7e308), "q_mean": pytest.approx(-1.7e308)}
+    assert shown["loss"] == pytest.approx(1.7e308)
+    assert shown["return_se"] is None
+
+
+def test_thousands_of_stats_leave_room_for_the_seconds(tally):
+    many = {f"s{index}": 1.0 for index in range(5000)}
+    tally.count_push(push(stats={**many, "act_s": 1.0}), Verdict("applied"))
+    assert len(tally.status(0.0)["stats"]) == 32
+    assert tally.status(0.0)["worker_s"]["act"] == 1
+
+
+def test_standard_error_is_of_the_window(tally):
+    assert tally.status(0.0)["return_se"] is None
+    tally.count_push(push(episodes=(1.0, 3.0, -8.0)), Verdict("applied"))
+    shown = tally.status(0.0)
+    assert shown["return_se"] == pytest.approx(statistics.stdev([1, 3, -8]) / math.sqrt(3))
+    assert shown["return_largest"] == 8
+
+
+def test_rejections_are_counted_among_the_pushes_judged_last(tally):
+    for _ in range(300):
+        tally.count_push(push(), Verdict("rejected", "stale: 9"))
+    for verdict in (Verdict("applied"), Verdict("gathered"), Verdict("late")):
+        for _ in range(50):
+            tally.count_push(push(), verdict)
+    assert tally.status(0.0)["judged"] == {"count": 300, "rejected": 200}

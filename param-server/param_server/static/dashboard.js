@@ -2,7 +2,7 @@
 
 import { Chart } from "./chart.js";
 import { drawFilters } from "./filters.js";
-import { find, paceOf, show } from "./format.js";
+import { find, paceOf, show, split } from "./format.js";
 
 const MOST_POINTS = 2000; // then the server's coarser history is taken instead
 const SILENCE_MS = 5000; // after so long without an event the server is gone
@@ -29,6 +29,8 @@ function showStatus(status) {
   document.getElementById("non-finite").hidden = !status.consecutive_non_finite.count;
   document.getElementById("snapshot-error").hidden = !status.snapshots.error;
   document.getElementById("resumed").hidden = !status.resumed;
+  fillList("alarm-item", "#alarms", status.alarms);
+  split(status.worker_s).forEach(showStage);
   showStaleness(status.staleness);
   status.layers.forEach(showLayer);
   const rejected = Object.entries(status.rejected).map(([reason, count]) => ({ reason: `rejected: ${reason}`, count }));
@@ -37,7 +39,7 @@ function showStatus(status) {
     { reason: "late: their round was over", count: status.late },
     { reason: "repeats, answered again", count: status.duplicates },
   ];
-  fillTable("refusal-row", "refusals", refusals);
+  fillList("refusal-row", "#refusals tbody", refusals);
   showWorkers(status.workers);
   showSnapshots(status.snapshots.available);
 }
@@ -55,6 +57,13 @@ function showStaleness(staleness) {
   }
 }
 
+function showStage({ stage, seconds, share }) {
+  document.querySelector(`.split [data-stage=${stage}]`).style.width = `${100 * share}%`;
+  const item = document.querySelector(`.stages [data-stage=${stage}]`);
+  setText(item.querySelector(".share"), show(share, "percent"));
+  setText(item.querySelector(".spent"), show(seconds, "duration"));
+}
+
 function showLayer(layer, i) {
   const row = document.querySelectorAll("#layers tbody tr")[i];
   if (!row) return;
@@ -67,7 +76,7 @@ function showLayer(layer, i) {
 
 function showWorkers(workers) {
   const items = Object.entries(workers).map(([name, worker]) => ({ name, ...worker }));
-  fillTable("worker-row", "workers", items, (row, worker) => {
+  fillList("worker-row", "#workers tbody", items, (row, worker) => {
     row.classList.toggle("lost", worker.lost);
     setText(row.querySelector(".mark"), worker.lost ? "lost" : "live");
   });
@@ -79,7 +88,7 @@ function showSnapshots(snapshots) {
   const text = JSON.stringify(snapshots);
   if (text === shownSnapshots) return; // a link is not replaced under the reader's finger
   shownSnapshots = text;
-  fillTable("snapshot-row", "snapshots", snapshots, (row, snapshot) => {
+  fillList("snapshot-row", "#snapshots tbody", snapshots, (row, snapshot) => {
     row.classList.toggle("best", snapshot.best);
     const links = Object.entries(snapshot.files).flatMap(([file, bytes]) => {
       const link = document.createElement("a");
@@ -95,13 +104,13 @@ function showSnapshots(snapshots) {
 }
 
 // One row for each item: the cells named by data-cell, and what `finish` adds.
-function fillTable(template, table, items, finish = () => {}) {
-  const body = document.querySelector(`#${table} tbody`);
-  while (body.rows.length > items.length) body.deleteRow(-1);
+function fillList(template, list, items, finish = () => {}) {
+  const body = document.querySelector(list);
+  while (body.children.length > items.length) body.lastElementChild.remove();
   items.forEach((item, i) => {
-    if (!body.rows[i]) body.append(document.getElementById(template).content.cloneNode(true));
-    fill(body.rows[i], item);
-    finish(body.rows[i], item);
+    if (!body.children[i]) body.append(document.getElementById(template).content.cloneNode(true));
+    fill(body.children[i], item);
+    finish(body.children[i], item);
   });
 }
 

@@ -73,6 +73,12 @@ export function paceOf(ratio) {
   return { percent: Math.min(100, Math.max(0, percent)), word };
 }
 
+// Where the workers' time went: each stage with its seconds and its share of 1.
+export function split(seconds) {
+  const total = Object.values(seconds).reduce((sum, value) => sum + value, 0) || 1;
+  return Object.entries(seconds).map(([stage, value]) => ({ stage, seconds: value, share: value / total }));
+}
+
 // The value at a dotted path, such as "stats.epsilon".
 export function find(object, path) {
   return path.split(".").reduce((value, name) => value?.[name], object);
