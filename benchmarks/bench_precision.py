@@ -63,7 +63,7 @@ def gradients(
     while actor.steps < steps:
         actor.act(0.05)
     actor.close()
-    learner = Learner(nets, config)
+    learner = Learner(nets, config, vector.spec.num_actions)
     found: dict[str, list[Float32]] = {"float32": [], "bf16": [], "bf16-all": []}
     for _ in range(batches):
         batch = replay.sample(config.batch_size)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _GROUP: dict[str, Any] = (
     {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
 )
-_ENDS_S = 20.0  # a server may write a last snapshot
 _LAST_LINES = 12
 
 
@@ -40,13 +39,21 @@ class Child:
     ends it.  Should the benchmark be killed, the kernel hangs such a group up if it is stopped.
     """
 
+    ends_s = 20.0  # how long it may take to end: a server may write a last snapshot
+
     def __init__(
-        self, command: Sequence[str], *, log: Path, environ: Mapping[str, str], root: Path
+        self,
+        command: Sequence[str],
+        *,
+        log: Path,
+        environ: Mapping[str, str],
+        root: Path,
+        python: str | Path = sys.executable,
     ) -> None:
         self._log = log
         with log.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, *command],
+                [python, *command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -104,9 +111,9 @@ class Child:
     def close(self) -> None:
         """Wait for its end, or make one."""
         try:
-            self._process.wait(_ENDS_S)
+            self._process.wait(self.ends_s)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.kill()
             self._process.wait()
         finally:
             _pipe(self._process.stdout).close()
