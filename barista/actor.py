@@ -6,7 +6,9 @@ are of raw rewards.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections import deque
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,8 +20,13 @@ if TYPE_CHECKING:
 
     import caffe
     from barista.config import AgentConfig
-    from barista.games.vector import VectorGame
+    from barista.games.vector import VectorGame, VectorStep
     from replay import ReplayBuffer
+
+    Epsilon: TypeAlias = float | NDArray[np.float64]  # of all copies, or of each: [N]
+
+_CHOICES_KEPT = 1000  # of the network: what its favourite action is
+_CHOICES_NEEDED = 200  # to speak of a favourite
 
 
 class Episodes(NamedTuple):
@@ -48,33 +55,57 @@ class Actor:
         #: Agent steps taken so far; the pseudo-step that begins an episode is none.
         self.steps = 0
         self._finished = Episodes([], [])
+        self._actions: NDArray[np.int64] | None = None  # of the step that is under way
+        self._choices: deque[NDArray[np.int64]] = deque(maxlen=-(-_CHOICES_KEPT // game.num_envs))
         for env, frame in enumerate(game.reset()):
             replay.start(env, frame)
 
-    def act(self, epsilon: float) -> int:
+    def act(self, epsilon: Epsilon) -> int:
         """Step every copy once and return the agent steps taken: at most N.
 
         Fewer than N where copies have begun an episode instead: that pseudo-step has no action of
         ours and no reward, and only its frame enters the replay buffer.
         """
-        actions = self._actions(epsilon)
-        step = self._game.step(actions)
-        rewards = np.clip(step.rewards, -self._reward_limit, self._reward_limit)
+        self.send(epsilon)
+        return self.store(self.receive())
+
+    @property
+    def is_stepping(self) -> bool:
+        """Whether a step has been sent and not been received."""
+        return self._actions is not None
+
+    def send(self, epsilon: Epsilon) -> None:
+        """Choose an action for every copy and have them begin a step."""
+        self._actions = self._choose(epsilon)
+        self._game.send(self._actions)
+
+    def receive(self) -> VectorStep:
+        """Wait until every copy has stepped; return what came of it."""
+        return self._game.receive()
+
+    def store(self, step: VectorStep) -> int:
+        """Write down the step that was sent last and received; see `act`."""
+        assert self._actions is not None
+        actions: list[int] = self._actions.tolist()
+        self._actions = None
+        rewards = np.clip(step.rewards, -self._reward_limit, self._reward_limit).tolist()
+        terminated, truncated = step.terminated.tolist(), step.truncated.tolist()
+        resets: list[bool] = step.is_reset.tolist()
         for env, frame in enumerate(step.frames):
-            if step.is_reset[env]:
+            if resets[env]:
                 self._replay.start(env, frame)
             else:
                 self._replay.append(
                     env,
-                    int(actions[env]),
-                    float(rewards[env]),
+                    actions[env],
+                    rewards[env],
                     frame,
-                    terminated=bool(step.terminated[env]),
-                    truncated=bool(step.truncated[env]),
+                    terminated=terminated[env],
+                    truncated=truncated[env],
                 )
         self._finished.returns.extend(step.episode_returns)
         self._finished.lengths.extend(step.episode_lengths)
-        steps = len(actions) - int(step.is_reset.sum())
+        steps = len(actions) - sum(resets)
         self.steps += steps
         return steps
 
@@ -83,11 +114,27 @@ class Actor:
         finished, self._finished = self._finished, Episodes([], [])
         return finished
 
+    def action_share(self) -> float | None:
+        """Return how often the network's favourite action was among its last 1000 choices.
+
+        None while there are fewer than 200: at first, or where all is left to chance.
+        """
+        chosen = list(chain.from_iterable(self._choices))
+        if len(chosen) < _CHOICES_NEEDED:
+            return None
+        return float(np.bincount(chosen).max()) / len(chosen)
+
     def close(self) -> None:
         """Close the game; the actor must not be used afterwards."""
+        if self.is_stepping:
+            self.receive()
         self._game.close()
 
-    def _actions(self, epsilon: float) -> NDArray[np.int64]:
-        if epsilon >= 1:  # the network has nothing to say
+    def _choose(self, epsilon: Epsilon) -> NDArray[np.int64]:
+        if np.min(epsilon) >= 1:  # the network has nothing to say
             return self._rng.integers(self._game.spec.num_actions, size=self._game.num_envs)
-        return dqn.epsilon_greedy(q_values(self._net, self._game.states()), epsilon, self._rng)
+        q = q_values(self._net, self._game.states(), self._game.spec.num_actions)
+        actions = dqn.epsilon_greedy(q, epsilon, self._rng)
+        # What was drawn and happens to be the best is its choice too, and as often in any state.
+        self._choices.append(actions[actions == q.argmax(axis=1)])
+        return actions

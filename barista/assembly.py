@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,22 +13,29 @@ from param_server.rehearsal import rehearse
 from param_server.same_host_client import BestExchange, best_exchange
 
 import caffe
-from barista import games
+from barista import cores, games, one_net, pipeline
 from barista.actor import Actor
 from barista.config import ConfigError
 from barista.learner import Learner, load_nets
-from barista.worker import Identity, Worker
+from barista.model import is_one_net
+from barista.one_net import OneNetLearner, OneNets
+from barista.outbox import Identity
+from barista.priorities import SumTree
+from barista.storage import open_storage
+from barista.worker import Worker
 from replay import ReplayBuffer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from barista.config import AgentConfig
+    from barista.cores import Threads
     from barista.exchange import Exchange
     from barista.games.vector import VectorGame
     from barista.learner import Nets
 
 _log = logging.getLogger(__name__)
+
+# What transitions on disk depend on, beside the sizes that the buffer itself looks at.
+_STORED_BY = ("game", "protocol", "reward_clip")
 
 
 class Orders(NamedTuple):
@@ -40,7 +48,9 @@ class Orders(NamedTuple):
     worker: str  # its name: host, executor, slot
     incarnation: str  # one for each process
     local_token: str  # of its own request loop
-    local_workers: int = 1  # that share this host's processors: `launch` gives each its threads
+    local_workers: int = 1  # that share this host's processors
+    threads: int = 0  # its share of them; 0: to be found out
+    alone: bool = False  # whether no other workers than those are on this host
     ordinal: int = 0  # among the workers of the run: their seeds differ by it
     gpu: str | None = None  # the address that Spark gave its task
     executor: dict[str, float] | None = None  # pid and start time of whom it must not outlive
@@ -62,7 +72,8 @@ def assemble(orders: Orders, config: AgentConfig, folder: Path) -> Worker:
         param_server.errors.ParamServerError: If there is no such server, or it refuses us, or we
             do not trust it.
     """
-    _choose_device(config.device, orders.gpu)
+    threads = orders.threads or cores.share(orders.local_workers)
+    own = hands(config, threads=threads, gpu=orders.gpu)
     ca = folder / "ca.pem"
     if orders.ca:
         ca.write_text(orders.ca)
@@ -79,14 +90,87 @@ def assemble(orders: Orders, config: AgentConfig, folder: Path) -> Worker:
     )
     net = folder / "train_val.prototxt"
     net.write_text(client.prototxt().net)
-    nets = load_nets(str(net), batch_size=config.batch_size, num_envs=config.num_envs)
-    seed = config.seed_for(str(orders.ordinal))
-    game = games.make(config.game, num_envs=config.num_envs, seed=seed, threads=1)
     exchange = _exchange(client, config, is_tls=bool(orders.ca))
-    _log.info("engine %s, game %s", caffe.__file__, config.game)
     identity = Identity(orders.run, orders.worker, orders.incarnation)
+    return build(config, net, own, exchange=exchange, identity=identity, ordinal=orders.ordinal)
+
+
+class Hands(NamedTuple):
+    """What a worker's process works with."""
+
+    threads: Threads
+    overlaps: bool  # whether it acts, draws and exchanges while a gradient is computed
+
+
+def hands(config: AgentConfig, *, threads: int, gpu: str | None = None) -> Hands:
+    """Choose the engine's device and threads, for this whole process.
+
+    Args:
+        config: of the run.
+        threads: that may be used, in all.
+        gpu: the address of the only GPU that may be.
+
+    Raises:
+        barista.config.ConfigError: If the engine does not have the device.
+    """
+    on_gpu = _choose_device(config.device, gpu)
+    overlaps = pipeline.overlaps(config, threads)
+    split = cores.split(threads, overlaps=overlaps, on_gpu=on_gpu)
+    _limit_threads(split.engine)
+    return Hands(split, overlaps)
+
+
+def build(
+    config: AgentConfig,
+    net: Path,
+    own: Hands,
+    *,
+    exchange: Exchange,
+    identity: Identity,
+    ordinal: int,
+) -> Worker:
+    """Return a worker with a game, networks and a replay of its own.
+
+    Args:
+        config: its hyper-parameters.
+        net: prototxt of its network.
+        own: from `hands`.
+        exchange: its way to the server.
+        identity: by which the server knows it.
+        ordinal: among the workers of the run: its chances differ by it.
+
+    Raises:
+        barista.games.GameError: If the game cannot be played.
+        barista.config.ConfigError: If the agent cannot learn with such a network, or the replay's
+            folder cannot be used.
+        barista.model.ModelError: If it is no Q-network.
+    """
+    nets = load(net, config)
+    seed = config.seed_for(str(ordinal))
+    game = games.make(
+        config.game,
+        num_envs=config.num_envs,
+        seed=seed,
+        threads=own.threads.games,
+        protocol=config.protocol,
+    )
+    _log.info(
+        "engine %s with %d threads, game %s with %d, %s",
+        caffe.__file__,
+        own.threads.engine,
+        config.game,
+        own.threads.games,
+        "at once" if own.overlaps else "in turn",
+    )
     return make_worker(
-        config, game=game, nets=nets, exchange=exchange, identity=identity, seed=seed
+        config,
+        game=game,
+        nets=nets,
+        exchange=exchange,
+        identity=identity,
+        seed=seed,
+        ordinal=ordinal,
+        overlaps=own.overlaps,
     )
 
 
@@ -106,14 +190,27 @@ def make_worker(
     config: AgentConfig,
     *,
     game: VectorGame,
-    nets: Nets,
+    nets: Nets | OneNets,
     exchange: Exchange,
     identity: Identity,
     seed: int | None = None,
+    ordinal: int = 0,
+    overlaps: bool = False,
 ) -> Worker:
     """Return a worker on these parts, with a replay buffer of its share of the capacity.
 
-    Its chances are drawn from `seed`; None takes the configuration's and the worker's name.
+    Args:
+        config: its hyper-parameters.
+        game: what it plays.
+        nets: its networks.
+        exchange: its way to the server.
+        identity: by which the server knows it.
+        seed: of its chances; None takes the configuration's and the worker's name.
+        ordinal: among the workers of the run.
+        overlaps: whether it acts, draws and exchanges while a gradient is computed.
+
+    Raises:
+        barista.storage.StorageError: If the replay's folder cannot be used.
     """
     own_seed = config.seed_for(identity.worker) if seed is None else seed
     exploring, drawing = np.random.default_rng(own_seed).spawn(2)
@@ -121,13 +218,21 @@ def make_worker(
     replay = ReplayBuffer(
         config.replay_share,
         frame_shape=spec.frame_shape,
+        frame_dtype=spec.dtype,
         stack=spec.stack,
         num_envs=game.num_envs,
         n_step=config.n_step,
         gamma=config.gamma,
         rng=drawing,
+        priorities=SumTree if config.prioritised else None,
+        priority_exponent=config.priority_exponent,
+        storage=open_storage(
+            Path(config.replay_dir, f"worker-{ordinal}") if config.replay_dir else None,
+            compress=config.compress_replay,
+            settings={name: getattr(config, name) for name in _STORED_BY},
+        ),
     )
-    learner = Learner(nets, config)
+    learner = make_learner(nets, config, spec.num_actions)
     return Worker(
         actor=Actor(game, nets.act, replay, config, exploring),
         learner=learner,
@@ -136,16 +241,52 @@ def make_worker(
         config=config,
         identity=identity,
         layout=learner.layout,
+        ordinal=ordinal,
+        overlaps=overlaps,
     )
 
 
-def _choose_device(device: str, gpu: str | None) -> None:
-    """Set the engine's device: the one asked for, else the GPU that Spark gave, else the CPU."""
+def load(net: Path, config: AgentConfig) -> Nets | OneNets:
+    """Return the networks of a prototxt file, whichever form it has.
+
+    Raises:
+        barista.model.ModelError: If it is no Q-network.
+    """
+    build = one_net.load if is_one_net(net.read_text()) else load_nets
+    return build(str(net), batch_size=config.batch_size, num_envs=config.num_envs)
+
+
+def make_learner(
+    nets: Nets | OneNets, config: AgentConfig, num_actions: int
+) -> Learner | OneNetLearner:
+    """Return the learner that suits the networks.
+
+    Raises:
+        barista.config.ConfigError: If the configuration asks for what they cannot do.
+        barista.model.ModelError: If they cannot learn.
+    """
+    if isinstance(nets, OneNets):
+        return OneNetLearner(nets, config, num_actions)
+    return Learner(nets, config, num_actions)
+
+
+def _limit_threads(count: int) -> None:
+    """Have the engine use so many threads; one that cannot be told heeds OMP_NUM_THREADS."""
+    if hasattr(caffe, "set_num_threads"):
+        caffe.set_num_threads(count)
+
+
+def _choose_device(device: str, gpu: str | None) -> bool:
+    """Set the engine's device: the one asked for, else the GPU that Spark gave, else the CPU.
+
+    Returns:
+        Whether it is a GPU.
+    """
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # its own, and nobody else's
     if device == "cpu" or (device == "auto" and gpu is None):
         caffe.set_mode_cpu()
-        return
+        return False
     number = int(device.partition(":")[2] or 0) if gpu is None else 0
     try:
         rehearse(device=number)
@@ -153,3 +294,4 @@ def _choose_device(device: str, gpu: str | None) -> None:
     except (ValueError, RuntimeError) as error:  # what our engine raises, and a plain pycaffe
         raise ConfigError(f"--device {device}: {error}") from error
     caffe.set_mode_gpu()
+    return True

@@ -115,6 +115,8 @@ class AgentConfig:
             raise ConfigError(
                 "--value-rescaling stands in for clipped rewards: add --no-reward-clip"
             )
+        if self.quantiles > 1 and self.loss == "squared":
+            raise ConfigError("--quantiles learns by Huber's loss: drop --loss squared")
         if self.replay_dir and self.compress_replay:
             raise ConfigError("--replay-dir and --compress-replay exclude each other: drop one")
         self._require_enough("replay_capacity", max(self.num_envs, self.batch_size), "transitions")
@@ -130,6 +132,21 @@ class AgentConfig:
     def warmup_share(self) -> int:
         """Agent steps that one worker takes before its first gradient."""
         return math.ceil(self.warmup / self.workers)
+
+    def describe(self) -> str:
+        """Return the agent in words: "double DQN, 3-step, prioritised"."""
+        parts = [
+            "dueling" if self.dueling else "",
+            "double" if self.double else "",
+            f"QR-DQN of {self.quantiles} quantiles" if self.quantiles > 1 else "DQN",
+        ]
+        more = [
+            f"{self.n_step}-step" if self.n_step > 1 else "",
+            "prioritised" if self.prioritised else "",
+            "rescaled values" if self.value_rescaling else "",
+            "squared errors" if self.loss == "squared" else "",
+        ]
+        return ", ".join([" ".join(filter(None, parts)), *filter(None, more)])
 
     def seed_for(self, worker: str) -> int:
         """Return a worker's own seed, of 31 bits: of its games, its exploration and its draws."""
@@ -214,7 +231,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 # The agents of the literature, where they differ from ours, which is double DQN on 3 steps.
-_AGENTS: dict[str, dict[str, Any]] = {
+AGENTS: dict[str, dict[str, Any]] = {
+    "ddq": {},
     # Mnih et al., 2015: one step, the target network selects and evaluates.
     "dqn": {"double": False, "n_step": 1},
     # Hessel et al., 2018, table 1; QR-DQN (Dabney et al., 2018) for C51, ε for noise.
@@ -235,7 +253,7 @@ def defaults_for(game: str, **changes: Any) -> AgentConfig:
     Raises:
         ConfigError: If a change has a value that cannot work, or names no field.
     """
-    agent = _AGENTS.get(str(changes.get("agent")), {})
+    agent = AGENTS.get(str(changes.get("agent")), {})
     return AgentConfig.from_json({**_DEFAULTS.get(game, {}), **agent, "game": game, **changes})
 
 

@@ -31,6 +31,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 
+from barista import cores
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -226,11 +228,13 @@ def start(slot: Slot, orders: Mapping[str, Any], log: Path) -> Barista:
         LaunchError: If it does not listen within 30 s, or dies; nothing is left running.
     """
     token, incarnation = secrets.token_urlsafe(24), secrets.token_hex(8)
-    orders = {**orders, "local_token": token, "incarnation": incarnation}
-    threads = max(1, (os.cpu_count() or 1) // int(orders.get("local_workers", 1)))
+    workers = int(orders.get("local_workers", 1))
+    threads = cores.share(workers)
+    orders = {**orders, "local_token": token, "incarnation": incarnation, "threads": threads}
     listening, said = os.pipe()
     try:
-        process = _popen(said, log, slot.folder, threads)
+        with cores.confined_to(_own_cores(slot, workers) if orders.get("alone") else ()):
+            process = _popen(said, log, slot.folder, threads)
         assert process.stdin is not None
         with suppress(BrokenPipeError), process.stdin:
             process.stdin.write(json.dumps(orders).encode() + b"\n")
@@ -248,6 +252,11 @@ def start(slot: Slot, orders: Mapping[str, Any], log: Path) -> Barista:
     slot.remember(barista)
     process.returncode = 0  # it outlives this task on purpose: no ResourceWarning for that
     return barista
+
+
+def _own_cores(slot: Slot, workers: int) -> set[int]:
+    """Return the processors of the slot that has a number; none where a GPU names it."""
+    return cores.slice_of(int(slot.name), workers) if slot.name.isdecimal() else set()
 
 
 def _popen(said: int, log: Path, folder: Path, threads: int) -> subprocess.Popen[bytes]:

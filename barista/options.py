@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from barista.config import AgentConfig, defaults_for, option_name
+from barista.config import AGENTS, AgentConfig, defaults_for, option_name
 from barista.server_options import add_server_options
 
 if TYPE_CHECKING:
@@ -35,8 +35,17 @@ def driver_parser() -> argparse.ArgumentParser:
     """Return the parser of `ddq.py`."""
     parser = OneLineParser(prog="ddq.py", description="Train a deep Q-network on Spark.")
     run = parser.add_argument_group("the run")
-    run.add_argument("--workers", type=positive_int, help="(default: the task slots)")
-    run.add_argument("--rounds", type=positive_int, help="end after so many rounds")
+    run.add_argument(
+        "--serial",
+        action="store_true",
+        help="all in this one process, without Spark: workers take turns",
+    )
+    run.add_argument(
+        "--workers", type=positive_int, help="(default: the task slots; with --serial 1)"
+    )
+    run.add_argument(
+        "--rounds", type=count, help="end after so many rounds; 0, with --resume: evaluate only"
+    )
     run.add_argument(
         "--minutes",
         type=positive_float,
@@ -63,6 +72,7 @@ def driver_parser() -> argparse.ArgumentParser:
         metavar="R",
         help="after every R rounds too, and keep the best snapshot (default: 0, at the end only)",
     )
+    run.add_argument("--profile", action="store_true", help="print where the workers' time went")
     net = parser.add_argument_group("the model")
     net.add_argument("--model", help="prototxt of the Q-network (default: the game's)")
     net.add_argument("--solver", help="prototxt of the update rule (default: the game's)")
@@ -97,7 +107,9 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
 
 
 def agent_config(given: argparse.Namespace, inherited: Mapping[str, Any]) -> AgentConfig:
-    """Return what the user typed, over what a resumed run had, over the game's defaults.
+    """Return what the user typed, over what a resumed run had, over the defaults.
+
+    An agent that is typed brings its preset, also where the resumed run was of another one.
 
     Args:
         given: the parsed command line.
@@ -108,9 +120,22 @@ def agent_config(given: argparse.Namespace, inherited: Mapping[str, Any]) -> Age
     """
     names = {each.name for each in fields(AgentConfig)} - set(_NOT_OPTIONS)
     typed = {name: getattr(given, name) for name in names if name in given}
-    merged = {**inherited, **typed}
+    preset = AGENTS[typed["agent"]] if typed.get("agent") in AGENTS else {}
+    merged = {**inherited, **preset, **typed}
     game = merged.pop("game", AgentConfig().game)
     return defaults_for(game, **merged)
+
+
+def minutes(given: argparse.Namespace) -> float | None:
+    """Return how long to train, None where rounds decide alone."""
+    if given.minutes is not None or given.rounds is not None:
+        return cast("float | None", given.minutes)
+    return DEFAULT_MINUTES
+
+
+def count(text: str) -> int:
+    """Parse a whole number of at least zero."""
+    return 0 if text.strip() == "0" else positive_int(text)
 
 
 def positive_int(text: str) -> int:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypeVar
 from param_server.errors import Crowded, Draining, ServerFailed, ServerUnreachable, TooEarly
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
 T = TypeVar("T")
@@ -35,21 +34,19 @@ class Patience:
 
     Args:
         clock: seconds.
-        beat: called before each wait.
     """
 
-    def __init__(self, clock: Callable[[], float], beat: Callable[[], object]) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._beat = beat
 
     def ask(
-        self, call: Callable[[], T], stop: threading.Event, deadline: float = math.inf
+        self, call: Callable[[], T], wait: Callable[[float], bool], deadline: float = math.inf
     ) -> T | None:
-        """Return what `call` returns, None when `stop` was set or the deadline passed meanwhile.
+        """Return what `call` returns, None when told to stop or when the deadline has passed.
 
         Args:
             call: the request.
-            stop: set from another thread to end a wait.
+            wait: spends so many seconds, and says whether to stop.
             deadline: of the clock, for waits that the server asks for.
 
         Raises:
@@ -70,7 +67,6 @@ class Patience:
                 if self._clock() - began >= LEASE_S:
                     raise
                 _log.warning("%s; asking again in %.2g s", error, delay_s)
-            self._beat()
-            if stop.wait(delay_s):
+            if wait(delay_s):
                 return None
             delay_s = min(2 * delay_s, _LAST_DELAY_S)

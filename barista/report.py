@@ -14,7 +14,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from barista.play import Evaluation
+    from barista.episodes import Evaluation
 
 
 class Progress:
@@ -54,10 +54,6 @@ class Progress:
     def say(self, line: str) -> None:
         """Write a line that stays."""
         tqdm.write(line, file=self._stream)
-
-    def pause(self, seconds: float) -> None:
-        """Leave out a time that does not count towards the limit."""
-        self._began += seconds
 
     def close(self) -> None:
         """Remove the line."""
@@ -123,6 +119,23 @@ def verdict(greedy: Evaluation, random: Evaluation) -> list[str]:
     return lines
 
 
+def profile(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return where the workers' time went in these rounds, as a table: one line a stage."""
+    stages = ("act", "sample", "compute", "exchange", "wait")
+    workers = [worker for row in rows for worker in row.get("workers", ())]
+    spent_s = {stage: sum(w.get(f"{stage}_s") or 0.0 for w in workers) for stage in stages}
+    total_s = sum(spent_s.values())
+    gradients = sum(w["applied"] + w["gathered"] + w["rejected"] for w in workers)
+    if not total_s or not gradients:
+        return []
+    lines = [f"Where the workers' time went ({total_s:.0f} s, {gradients:,} gradients):"]
+    for stage, seconds in spent_s.items():
+        share = seconds / total_s
+        each_ms = 1e3 * seconds / gradients
+        lines.append(f"  {stage:9}{share:6.1%}{each_ms:9.2f} ms  {'█' * round(40 * share)}")
+    return lines
+
+
 def draw_curve(
     path: Path,
     rows: Sequence[dict[str, Any]],
@@ -175,9 +188,9 @@ def _plot(
 
 
 def _plot_evaluations(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Mark the scores of evaluations between rounds, with their standard errors."""
+    """Mark the scores of evaluations beside training, with their standard errors."""
     found = [
-        (row["steps"], score["return_mean"], score["return_se"] or 0.0)
+        (score.get("steps") or row["steps"], score["return_mean"], score["return_se"] or 0.0)
         for row in rows
         if (score := row.get("evaluation")) and score["return_mean"] is not None
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
+
+from barista.timings import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,8 +17,14 @@ if TYPE_CHECKING:
 
     from barista.learner import LearnStats
 
+_log = logging.getLogger(__name__)
+
 TAKEN = frozenset({"applied", "gathered"})
 """The verdicts on a push whose gradient counts: in an update, or in the next one that completes."""
+
+
+class RoundError(RuntimeError):
+    """A round could not be carried out; the message is the reason, without stack traces."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,7 @@ class RoundMetrics(TypedDict):
     sample_s: float
     compute_s: float
     exchange_s: float
+    wait_s: float  # for answers, minibatches or games, with nothing else to do
 
 
 class RoundTally:
@@ -81,6 +91,7 @@ class RoundTally:
         self._staleness: list[int] = []
         self._returns: list[float] = []
         self._steps = self._dropped = 0
+        self._complained: set[str] = set()  # about kinds of rejections
 
     def add_steps(self, steps: int, returns: Sequence[float]) -> None:
         """Count agent steps and the episodes that they ended."""
@@ -92,8 +103,12 @@ class RoundTally:
         self._stats.append(stats)
 
     def add_answer(self, answer: PushAnswer) -> None:
-        """Count a push by its verdict."""
+        """Count a push by its verdict; of each kind of rejection, log the first one."""
         self._verdicts[answer.status] += 1
+        kind = answer.reason.partition(":")[0]
+        if answer.status == "rejected" and kind not in self._complained:
+            self._complained.add(kind)
+            _log.warning("the server rejects a gradient: %s", answer.reason)
         if answer.status in TAKEN:
             self._staleness.append(answer.staleness)
 
@@ -112,8 +127,7 @@ class RoundTally:
     ) -> RoundMetrics:
         """Return the row of a round that took `seconds`."""
         spent_s = {
-            name: stages_s.get(name, 0.0) - self._stages_before_s.get(name, 0.0)
-            for name in ("act", "sample", "compute", "exchange")
+            name: stages_s.get(name, 0.0) - self._stages_before_s.get(name, 0.0) for name in STAGES
         }
         return RoundMetrics(
             worker=worker,
@@ -138,6 +152,7 @@ class RoundTally:
             sample_s=spent_s["sample"],
             compute_s=spent_s["compute"],
             exchange_s=spent_s["exchange"],
+            wait_s=spent_s["wait"],
         )
 
 

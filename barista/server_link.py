@@ -154,6 +154,11 @@ class ServerLink:
             own.process.stop(STOP_TIMEOUT_S)
             raise
 
+    @property
+    def parameters(self) -> int:
+        """How many are learned."""
+        return self.about.layout.size
+
     def describe(self) -> str:
         """Return what the plan says: a line, and another where not all is as usual."""
         status = self.status() or {}

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 # What a run's own server is told as it was typed.
 _PASSED_ON = (
-    "staleness", "outliers", "lease", "durability", "keep", "tls_cert", "tls_key",
+    "staleness", "outliers", "lease", "durability", "keep", "stall_minutes", "tls_cert", "tls_key",
 )  # fmt: skip
 # What makes no sense for a server that somebody else has started.
 _FOR_OWN = ("weights", "resume", "server_host", "server_port", *_PASSED_ON)
 # What a resumed run goes on with: how its updates are made, and what a kill may cost.
 _INHERITED = ("staleness", "outliers", "durability")
+# What has no meaning where nothing goes over a network.
+OF_A_NETWORK = ("server", "server_host", "server_port", "tls_ca", "tls_cert", "tls_key")
 _FILES = ("tls_cert", "tls_key")
 
 
@@ -72,6 +74,13 @@ def add_server_options(parser: argparse.ArgumentParser) -> None:
         type=server.positive,
         metavar="K",
         help=f"snapshots kept, beside the best by evaluation (default: {defaults.keep})",
+    )
+    group.add_argument(
+        "--stall-minutes",
+        type=server.minutes,
+        metavar="M",
+        help="training without a better return that raises an alarm; 0: none (default: "
+        f"{defaults.stall_minutes:g})",
     )
     group.add_argument("--tls-cert", metavar="FILE", help="serve https with this PEM certificate")
     group.add_argument("--tls-key", metavar="FILE", help="its private key, PEM")

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+STAGES = ("act", "sample", "compute", "exchange", "wait")
+"""Of a worker's own thread.  What others do meanwhile is seen where it has to wait for them."""
+
+
 class Stage(NamedTuple):
     """What is known of one stage."""
 
@@ -30,22 +34,27 @@ _NOTHING = Stage(0, 0.0, 0.0, 0.0)
 class Timings:
     """Durations of the named stages of a loop.
 
-    Not thread-safe: one thread measures; others may read `stages()`, whose values are replaced
-    whole.
+    Every moment counts once: a stage that is measured within another one is taken out of it.
+
+    Not thread-safe: one thread measures; others may read, as stages are replaced whole.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock  # seconds
         self._stages: dict[str, Stage] = {}
+        self._within_s = 0.0  # spent in the stages within the one that is being measured
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
         """Count the time spent in the `with` block, however it ends, for stage `name`."""
+        beside_s, self._within_s = self._within_s, 0.0
         began = self._clock()
         try:
             yield
         finally:
-            self.add(name, self._clock() - began)
+            spent_s = self._clock() - began
+            self.add(name, spent_s - self._within_s)
+            self._within_s = beside_s + spent_s
 
     def add(self, name: str, seconds: float) -> None:
         """Count `seconds` for stage `name`."""
@@ -60,7 +69,7 @@ class Timings:
 
     def totals_s(self) -> dict[str, float]:
         """Return the seconds spent in each stage so far."""
-        return {name: stage.total_s for name, stage in self._stages.items()}
+        return {name: stage.total_s for name, stage in self.stages().items()}
 
     def stages(self) -> dict[str, Stage]:
         """Return a copy of all stages, in the order in which they first ran."""

@@ -17,6 +17,11 @@ There is no local step: weights change by pulls only, so all gradients of a push
 and the server's answer can say how stale it was.  Copies of the game step together, N at once;
 what `steps_per_update` asks for is owed until a step of all N pays it in advance.
 
+Whether these parts come in turn or overlap is `pipeline`'s affair.  Here it shows in one place: a
+push is answered at once or just before the next one, whose gradients are then of weights one push
+older.  Weights change between two gradients in either case, and no round ends before its last push
+is answered.
+
 Which steps, episodes and gradients the server knows of is decided by its answers alone.  A push
 that is not answered, or comes too early, is sent again under the same sequence; one that was
 answered is never sent again.  Gradients of another epoch are dropped, but the steps that they
@@ -32,26 +37,31 @@ import logging
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from param_server.errors import EpochChanged, LayoutMismatch, ParamServerError
-from param_server.wire import Layout, Push
+from param_server.wire import Layout
 
-from barista import dqn
+from barista.outbox import Outbox
 from barista.patience import Patience
+from barista.pipeline import AtOnce, InTurn
 from barista.rounds import TAKEN, RoundTally, mean
+from barista.schedules import Schedules
 from barista.timings import Timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from param_server.wire import Model, PushAnswer
+    from param_server.wire import Model, Push, PushAnswer
 
-    from barista.actor import Actor
+    from barista.actor import Actor, Epsilon
     from barista.config import AgentConfig
     from barista.exchange import Exchange
-    from barista.learner import Learner, LearnStats
+    from barista.learner import Learner
+    from barista.one_net import OneNetLearner
+    from barista.outbox import Identity
+    from barista.pipeline import Pipeline
     from barista.rounds import RoundMetrics, RoundRequest
     from replay import ReplayBuffer
 
@@ -62,58 +72,57 @@ _log = logging.getLogger(__name__)
 _RETURNS_SHOWN = 100  # episodes in the mean return that `progress` shows
 
 
-class Identity(NamedTuple):
-    """Who pushes: a push is known by these and its sequence."""
-
-    run: str
-    worker: str
-    incarnation: str  # another one for each process
-
-
 class Worker:
     """The loop of one worker, round by round.
 
     One thread runs it; `progress` is safe to call from any other, and so is setting the event
     `stop` that a round is run with: the worker then leaves the round, its warm-up, or its wait for
     a silent server, at the next step.
+
+    Args:
+        layout: of the network's parameters.
+        ordinal: among the workers of the run: which rungs of the ladder of ε are its own.
+        overlaps: whether it acts, draws and exchanges while a gradient is computed.
+        clock: seconds.
     """
 
     def __init__(
         self,
         *,
         actor: Actor,
-        learner: Learner,
+        learner: Learner | OneNetLearner,
         replay: ReplayBuffer,
         exchange: Exchange,
         config: AgentConfig,
         identity: Identity,
         layout: Layout,
+        ordinal: int = 0,
+        overlaps: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._actor, self._learner, self._replay = actor, learner, replay
         self._exchange, self._config, self._identity = exchange, config, identity
         self._layout = layout
         self._stop = threading.Event()
-        self._clock = clock  # seconds
-        self._deadline = math.inf  # of the round
-        self._patience = Patience(clock, lambda: self._show("waiting"))
+        self._clock = clock
+        self._began = self._deadline = math.inf  # of the round
+        self._patience = Patience(clock)
         #: Where the time goes; to be read by the thread that runs the worker.
         self.timings = Timings()
+        self._pipeline: Pipeline = (
+            AtOnce(actor, replay, self.timings) if overlaps else InTurn(actor, replay)
+        )
+        self._schedules = Schedules(config, ordinal)
         self._tally = RoundTally({})
-        self._complained: set[str] = set()  # about kinds of rejections in this round
+        self._inherited = replay.size  # transitions that were there before us
         # Where the server stands, as far as this worker knows.
         self._known: tuple[int, int] | None = None  # (epoch, version) of θ
         self._known_target: tuple[int, int] | None = None  # (epoch, target version) of θ⁻
         self._reported_steps = 0  # agent steps of all workers
-        # What the server has not been told.
-        self._sequence = 0
-        self._steps = 0
-        self._returns: list[float] = []
-        self._lengths: list[int] = []
-        # Gradients of the push that is being gathered; their sum.
-        self._gathered: list[LearnStats] = []
-        self._sum = np.zeros_like(learner.flat_gradient)
-        self._weights = np.zeros_like(self._sum)  # what pulls are read into
+        # What the server has not been told, and what it was told and has not answered.
+        self._outbox = Outbox(identity, layout, period=config.push_period, beside=overlaps)
+        self._pushed: Push | None = None
+        self._weights = np.zeros(layout.size, np.float32)  # what pulls are read into
         self._pushes_since_pull = 0
         self._steps_owed = 0
         # For those who watch.
@@ -125,19 +134,14 @@ class Worker:
 
     @property
     def epsilon(self) -> float:
-        """The exploration rate now: the schedule begins where the warm-up ends."""
-        config = self._config
-        return dqn.linear_schedule(
-            self._reported_steps + self._steps - config.warmup,
-            start=config.epsilon_start,
-            end=config.epsilon_end,
-            duration=config.epsilon_steps,
-        )
+        """The exploration rate now, the mean of all copies'."""
+        return float(np.mean(self._epsilons()))
 
     @property
     def is_warm(self) -> bool:
         """Whether this worker's own replay holds its share of the warm-up."""
-        return self._actor.steps >= self._config.warmup_share and self._replay.size > 0
+        held = self._inherited + self._actor.steps
+        return held >= self._config.warmup_share and self._replay.size > 0
 
     def warm_up(self, deadline: float = math.inf) -> None:
         """Play until the replay holds its share; `run_round` begins with this.
@@ -164,39 +168,57 @@ class Worker:
             ServerUnreachable: If no server has answered for the length of a lease.
             Refused: If the server holds another run or another network.
         """
-        if stop is not None:
-            self._stop = stop
-        began = self._clock()
-        deadline = self._deadline = began + request.deadline_s
         try:
-            self._pull()
-            self.warm_up(deadline)
+            self.begin_round(request, stop)
+            self.warm_up(self._deadline)
             is_over = False
-            while not is_over and not self._leaves(deadline):
+            while not is_over and not self._leaves(self._deadline):
                 answer = self.update(request)
                 is_over = answer is not None and answer.round_over
+            self._settle()
         finally:
+            self._pipeline.halt(self._stop)
             self._retire()
-        self._show("idle")
-        return self._take_row(request, self._clock() - began)
+        return self._take_row(request)
+
+    def begin_round(self, request: RoundRequest, stop: threading.Event | None = None) -> None:
+        """Take over the newest weights, with the errors of `run_round`, which begins with this."""
+        if stop is not None:
+            self._stop = stop
+        self._began = self._clock()
+        self._deadline = self._began + request.deadline_s
+        self._pull()
+
+    def end_round(self, request: RoundRequest) -> RoundMetrics:
+        """Follow the answer that is still to come, leave, and return the row of the round."""
+        self._settle()
+        self._retire()
+        return self._take_row(request)
 
     def update(self, request: RoundRequest) -> PushAnswer | None:
         """Act, sample, compute one gradient, and exchange when enough are gathered.
 
         Returns:
-            The server's answer, None where nothing was pushed or its epoch had ended.
+            The server's answer: to this push, or where the parts of a cycle overlap, to the one
+            before.  None where nothing was pushed or its epoch had ended.
         """
+        assert self._known is not None
         self._steps_owed += self._config.steps_per_update
         while self._steps_owed > 0:
             self._steps_owed -= self._act()
         with self.timings.measure("sample"):
-            batch = self._replay.sample(self._config.batch_size)
+            beta = self._schedules.beta(self._all_steps)
+            batch = self._pipeline.sample(self._config.batch_size, beta)
         with self.timings.measure("compute"):
             stats = self._learner.gradient(batch)
+        if self._config.prioritised:
+            with self.timings.measure("sample"):
+                self._pipeline.update_priorities(batch.ids, self._learner.td_errors)
         self._tally.add_gradient(stats)
         self._newest_loss = [stats.loss]
         with self.timings.measure("exchange"):
-            answer = self._push(request) if self._gather(stats) else None
+            self._outbox.add_gradient(self._learner.flat_gradient, stats, self._known)
+            answer = self._push(request) if self._outbox.is_full else None
         self._show("training")
         return answer
 
@@ -208,45 +230,57 @@ class Worker:
         return self._progress  # replaced whole, never changed
 
     def close(self) -> None:
-        """Close the game; the worker must not be used afterwards."""
+        """Close game and replay, end all threads; the worker must not be used afterwards."""
+        self._pipeline.close()
         self._actor.close()
+        self._replay.close()
 
     # -- the steps of the loop
 
     def _act(self) -> int:
         """Step the games once and return the agent steps taken."""
         with self.timings.measure("act"):
-            steps = self._actor.act(self.epsilon)
+            steps = self._pipeline.act(self._epsilons())
         returns, lengths = self._actor.take_episodes()
-        self._steps += steps
-        self._returns += returns
-        self._lengths += lengths
+        self._outbox.add_steps(steps, returns, lengths)
         self._episodes += len(returns)
         self._recent_returns = (self._recent_returns + returns)[-_RETURNS_SHOWN:]
         self._tally.add_steps(steps, returns)
         return steps
 
-    def _gather(self, stats: LearnStats) -> bool:
-        """Add the newest gradient to the sum; say whether the sum is a push."""
-        gradient = self._learner.flat_gradient
-        if self._gathered:
-            self._sum += gradient
-        else:
-            np.copyto(self._sum, gradient)
-        self._gathered.append(stats)
-        return len(self._gathered) == self._config.push_period
+    def _epsilons(self) -> Epsilon:
+        return self._schedules.epsilon(self._all_steps)
+
+    @property
+    def _all_steps(self) -> int:
+        """Agent steps of all workers, as far as this one knows."""
+        return self._reported_steps + self._outbox.steps
 
     def _push(self, request: RoundRequest) -> PushAnswer | None:
-        """Push the mean of the gathered gradients and follow the answer."""
-        if len(self._gathered) > 1:
-            self._sum /= len(self._gathered)
-        push = self._next_push(request)
+        """Push the mean of the gathered gradients, and follow the answer that is there."""
+        answer, beside = self._settle(), self._pipeline.overlaps
+        if not self._outbox.is_full:
+            return answer  # there is a new epoch
+        if beside and (self._leaves(self._deadline) or (answer and answer.round_over)):
+            return answer  # this push would be late
+        push = self._pushed = self._next_push(request)
+        gradient, wait = self._outbox.gradient, self._wait_beside if beside else self._wait
+        self._pipeline.send(
+            lambda: self._patience.ask(
+                lambda: self._exchange.push(push, gradient, self._weights), wait, self._deadline
+            )
+        )
+        return answer if beside else self._settle()
+
+    def _settle(self) -> PushAnswer | None:
+        """Follow the answer to the push that is under way, if there is one."""
+        push, self._pushed = self._pushed, None
         try:
-            answered = self._patiently(lambda: self._exchange.push(push, self._sum, self._weights))
+            answered = self._pipeline.answer()
         except EpochChanged as error:
-            _log.info("%s; dropping %d gradients", error, len(self._gathered))
-            self._tally.add_dropped(len(self._gathered))
-            self._gathered = []
+            dropped = self._outbox.drop_gradients()
+            _log.info("%s; dropping %d gradients", error, dropped)
+            self._tally.add_dropped(dropped)
             self._pull(afresh=True)
             return None
         except LayoutMismatch as error:
@@ -255,66 +289,41 @@ class Worker:
             raise LayoutMismatch(
                 f"the server holds another network than this worker: {difference}"
             ) from error
-        self._gathered = []
-        if answered is None:
+        if push is None or answered is None:
             return None
-        answer, model = answered
-        self._follow(answer)
-        if model is not None:
-            self._take_over(model)
-        elif push.want_model:
-            self._pushes_since_pull = 0
-            if (answer.epoch, answer.version) != self._known:
-                self._pull()
+        answer: PushAnswer = answered[0]
+        self._follow(push, answer, answered[1])
         return answer
 
     def _next_push(self, request: RoundRequest) -> Push:
-        assert self._known is not None
-        epoch, version = self._known
-        self._sequence += 1
         self._pushes_since_pull += 1
-        stats = [np.mean(values) for values in zip(*self._gathered, strict=True)]
-        loss, td_error_mean, q_mean, q_max = map(float, stats)
-        return Push(
-            run=self._identity.run,
-            worker=self._identity.worker,
-            incarnation=self._identity.incarnation,
-            sequence=self._sequence,
-            epoch=epoch,
-            version=version,
-            layout=self._layout.digest,
-            round=request.number,
+        action_share = self._actor.action_share()
+        told = {} if action_share is None else {"action_share": action_share}
+        if self._config.reward_clip and self._config.gamma < 1:  # no return is larger
+            told["q_bound"] = 1.0 / (1.0 - self._config.gamma)
+        return self._outbox.next_push(
+            round_number=request.number,
             partition=request.partition,
             quota=request.quota,
-            loss=loss,
-            steps=self._steps,
-            episodes=tuple(self._returns),
-            episode_lengths=tuple(self._lengths),
-            stats={
-                "td_error_mean": td_error_mean,
-                "q_mean": q_mean,
-                "q_max": q_max,
-                "epsilon": self.epsilon,
-            },
             want_model=self._pushes_since_pull >= self._config.pull_period,
+            stats={"epsilon": self.epsilon, **told},
+            seconds=self.timings.totals_s(),
         )
 
-    def _follow(self, answer: PushAnswer) -> None:
-        """Note what an answer says: whatever the verdict, the steps of the push are counted."""
+    def _follow(self, push: Push, answer: PushAnswer, model: Model | None) -> None:
+        """Do as an answer says: whatever the verdict, the steps of the push are counted."""
         self._tally.add_answer(answer)
         self._updates += answer.status in TAKEN
-        if answer.status == "rejected":
-            self._complain(answer.reason)
-        self._steps, self._returns, self._lengths = 0, [], []
+        self._outbox.confirm(push)
         self._reported_steps = answer.counters.steps
+        if model is not None:
+            self._take_over(model)  # before anything else is read into the same array
+            return
         self._refresh_target(answer.epoch, answer.target_version)
-
-    def _complain(self, reason: str) -> None:
-        """Log why a gradient is rejected: of each kind of reason the first one in a round."""
-        kind = reason.partition(":")[0]
-        if kind not in self._complained:
-            self._complained.add(kind)
-            _log.warning("the server rejects a gradient: %s", reason)
+        if push.want_model:
+            self._pushes_since_pull = 0
+            if (answer.epoch, answer.version) != self._known:
+                self._pull()
 
     # -- following the server
 
@@ -336,7 +345,6 @@ class Worker:
         self._known = (model.epoch, model.version)
         self._reported_steps = model.counters.steps
         self._pushes_since_pull = 0
-        self._gathered = []  # of older weights than those that the next gradients will be of
         self._refresh_target(model.epoch, model.target_version)
 
     def _refresh_target(self, epoch: int, target_version: int) -> None:
@@ -350,7 +358,17 @@ class Worker:
 
     def _patiently(self, call: Callable[[], T]) -> T | None:
         """Repeat a request while the server cannot take it; see `Patience.ask`."""
-        return self._patience.ask(call, self._stop, self._deadline)
+        return self._patience.ask(call, self._wait, self._deadline)
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait; return whether to stop."""
+        with self.timings.measure("wait"):
+            return self._wait_beside(seconds)
+
+    def _wait_beside(self, seconds: float) -> bool:
+        """Wait in another thread than the worker's own, which shows what it waits for itself."""
+        self._show("waiting")
+        return self._stop.wait(seconds)
 
     def _retire(self) -> None:
         """Tell the server, if it hears, that this worker does not push for now."""
@@ -364,17 +382,17 @@ class Worker:
 
     # -- reporting
 
-    def _take_row(self, request: RoundRequest, seconds: float) -> RoundMetrics:
+    def _take_row(self, request: RoundRequest) -> RoundMetrics:
+        self._show("idle")
         stages_s = self.timings.totals_s()
         row = self._tally.row(
             self._identity.worker,
             request,
             epsilon=self.epsilon,
-            seconds=seconds,
+            seconds=self._clock() - self._began,
             stages_s=stages_s,
         )
         self._tally = RoundTally(stages_s)
-        self._complained = set()
         return row
 
     def _show(self, phase: str) -> None:

@@ -9,8 +9,9 @@ import caffe
 from barista.actor import Actor
 from barista.exchange import LocalExchange
 from barista.learner import Learner, load_nets
+from barista.outbox import Identity
 from barista.rounds import RoundRequest
-from barista.worker import Identity, Worker
+from barista.worker import Worker
 from replay import ReplayBuffer
 from tests import tiny
 
@@ -77,7 +78,7 @@ class Stop(threading.Event):
 class Rig:
     """A worker with its store, its exchange and its clock."""
 
-    def __init__(self, model, *, rules=None, **changes):
+    def __init__(self, model, *, rules=None, overlaps=False, **changes):
         caffe.set_random_seed(0)
         self.config = tiny.config(**{"num_envs": NUM_ENVS, "warmup": 40, **changes})
         self.nets = load_nets(model, batch_size=16, num_envs=NUM_ENVS)
@@ -96,12 +97,13 @@ class Rig:
         self.actor = Actor(self.game, self.nets.act, self.replay, self.config, exploring)
         self.worker = Worker(
             actor=self.actor,
-            learner=Learner(self.nets, self.config),
+            learner=Learner(self.nets, self.config, 3),
             replay=self.replay,
             exchange=self.exchange,
             config=self.config,
             identity=IDENTITY,
             layout=self.store.layout,
+            overlaps=overlaps,
             clock=self.clock,
         )
 

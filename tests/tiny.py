@@ -33,7 +33,17 @@ delta: 1e-8
 """
 
 
-class Catch:
+class SentAndReceived:
+    """A game whose step is done when it is received."""
+
+    def send(self, actions):
+        self._sent = actions
+
+    def receive(self):
+        return self.step(self._sent)
+
+
+class Catch(SentAndReceived):
     """N copies of catch: a ball falls down a 5×5 board onto a paddle, or beside it.
 
     Actions: left, stay, right.  The reward is 1 or −1 at the end of an episode of four steps;

@@ -15,34 +15,37 @@ from typing import TYPE_CHECKING, Any
 from py4j.protocol import Py4JError
 from pyspark import InheritableThread
 
+from barista.rounds import RoundError
 from barista.spark import task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pyspark import RDD, SparkContext
 
 _GROUP = "ddq"
 
 
-class RoundError(RuntimeError):
-    """A round's job failed; the message is the reason without Spark's stack traces."""
-
-
 class Rounds:
     """Runs rounds over the slots of a context.  Not thread-safe."""
 
-    def __init__(self, context: SparkContext, workers: int) -> None:
+    def __init__(self, context: SparkContext, workers: int, assignment: task.Assignment) -> None:
         self._context = context
         self._workers = workers
+        self._assignment = assignment
         self._anchor: RDD[int] | None = None
 
-    def start(self, assignment: task.Assignment, description: str) -> RoundJob:
+    def start(self, request: Mapping[str, Any], description: str) -> RoundJob:
         """Submit a round; returns at once.
+
+        Args:
+            request: Fields of `RoundRequest`, without the partition.
+            description: For Spark's UI.
 
         Raises:
             RoundError: If Spark is gone.
         """
+        assignment = self._assignment._replace(round=dict(request))
 
         def body(partition: int, _: Iterable[int]) -> Iterator[dict[str, Any]]:
             return task.supervise(assignment, partition)
@@ -51,7 +54,7 @@ class Rounds:
             self._context.setJobGroup(_GROUP, description, interruptOnCancel=False)
             return self._anchored().mapPartitionsWithIndex(body).collect()
 
-        with _spark_may_be_gone():
+        with spark_may_be_gone():
             return RoundJob(work)
 
     def has_running_tasks(self) -> bool:
@@ -60,14 +63,14 @@ class Rounds:
         Raises:
             RoundError: If Spark is gone.
         """
-        with _spark_may_be_gone():
+        with spark_may_be_gone():
             tracker = self._context.statusTracker()
             stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
         return any(stage is not None and stage.numActiveTasks > 0 for stage in stages)
 
     def cancel(self) -> None:
         """Cancel whatever job is running; nothing to do where Spark is gone."""
-        with suppress(RoundError), _spark_may_be_gone():
+        with suppress(RoundError), spark_may_be_gone():
             self._context.cancelJobGroup(_GROUP)
 
     def stop_baristas(self, timeout_s: float = 20.0) -> None:
@@ -80,7 +83,7 @@ class Rounds:
             self._context.setJobGroup(_GROUP, "stop the Baristas", interruptOnCancel=False)
             return self._anchored().mapPartitions(body).collect()
 
-        with suppress(RoundError), _spark_may_be_gone():
+        with suppress(RoundError), spark_may_be_gone():
             RoundJob(work).wait(timeout_s)
 
     def _anchored(self) -> RDD[int]:
@@ -124,7 +127,8 @@ class RoundJob:
 
 
 @contextmanager
-def _spark_may_be_gone() -> Iterator[None]:
+def spark_may_be_gone() -> Iterator[None]:
+    """Turn what py4j raises without a JVM into a RoundError."""
     try:
         yield
     except (Py4JError, OSError) as error:

@@ -75,5 +75,5 @@ def test_a_barista_learns_catch(server, barista, tmp_path, no_stray_processes):
     net = caffe.Net(str(tmp_path / "train_val.prototxt"), caffe.TEST)
     client.pull(None, net.param_arena)
     client.close()
-    score = tiny.play_greedily(tiny.Catch(8, seed=99), lambda s: q_values(net, s), 400)
+    score = tiny.play_greedily(tiny.Catch(8, seed=99), lambda s: q_values(net, s, 3), 400)
     assert score >= 0.9

@@ -18,8 +18,8 @@ from param_server.client import Client
 import caffe
 from barista.assembly import make_worker
 from barista.learner import load_nets, q_values
+from barista.outbox import Identity
 from barista.rounds import RoundRequest
-from barista.worker import Identity
 from tests import tiny
 from tests.embedded import answering
 
@@ -65,7 +65,7 @@ def train(address, model, *, name, updates, quota, seed=0):
 
 
 def score(nets):
-    return tiny.play_greedily(tiny.Catch(8, seed=99), lambda s: q_values(nets.act, s), 400)
+    return tiny.play_greedily(tiny.Catch(8, seed=99), lambda s: q_values(nets.act, s, 3), 400)
 
 
 def test_chance_does_not_catch():

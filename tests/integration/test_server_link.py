@@ -15,9 +15,10 @@ from param_server.discovery import find_standalone
 from param_server.errors import ParamServerError
 from param_server.wire import Push
 
+from barista.episodes import Evaluation
 from barista.evaluation import Score
-from barista.games.models import adam_solver, q_network
-from barista.play import Evaluation
+from barista.games.models import q_network
+from barista.games.solvers import adam_solver
 from barista.server_link import ServerLink, ServerLinkError, Wish
 from tests.server_rig import until
 from tests.tls_rig import Authority

@@ -7,10 +7,10 @@ from barista.actor import Actor
 from barista.config import AgentConfig
 from barista.games.vector import GameSpec, VectorStep
 from replay import ReplayBuffer
-from tests.tiny import Catch
+from tests.tiny import Catch, SentAndReceived
 
 
-class ScriptedGame:
+class ScriptedGame(SentAndReceived):
     """Two copies; each step is given by the test: (rewards, terminated, truncated, is_reset)."""
 
     spec = GameSpec("script", num_actions=3, frame_shape=(1,), stack=2)
@@ -29,13 +29,13 @@ class ScriptedGame:
         rewards, terminated, truncated, is_reset = self._steps.pop(0)
         returns = self._returns.pop(0) if self._returns else []
         return VectorStep(
-            np.full((2, 1), self.number, np.uint8), np.array(rewards, np.float32),
+            np.full((2, 1), self.number % 256, np.uint8), np.array(rewards, np.float32),
             np.array(terminated, bool), np.array(truncated, bool), np.array(is_reset, bool),
             returns, [7 for _ in returns],
         )  # fmt: skip
 
     def states(self):
-        return np.full((2, 2, 1), self.number, np.uint8)
+        return np.full((2, 2, 1), self.number % 256, np.uint8)
 
     def close(self):
         self.is_closed = True
@@ -48,6 +48,8 @@ class Blob:
 
 class TableNet:
     """A network whose Q values are given; remembers the states that it saw."""
+
+    inputs = ("state",)
 
     def __init__(self, q):
         self.blobs = {"state": Blob(np.zeros((2, 2, 1), np.float32)), "Q_out": Blob(q)}
@@ -100,6 +102,54 @@ def test_with_pure_exploration_the_network_is_not_asked():
     for _ in range(50):
         actor.act(1.0)
     assert {action for actions in game.actions for action in actions} == {0, 1, 2}
+
+
+def test_copies_may_explore_at_different_rates():
+    game = ScriptedGame([plain()] * 100)
+    net = TableNet(np.array([[0, 1, 0], [0, 1, 0]], np.float32))
+    actor, _ = make(game, net=net)
+    for _ in range(100):
+        actor.act(np.array([0.0, 1.0]))
+    first, second = map(set, zip(*game.actions, strict=True))
+    assert (first, second) == ({1}, {0, 1, 2})
+
+
+def test_the_favourite_action_is_of_what_the_network_chose():
+    game = ScriptedGame([plain()] * 900)
+    net = TableNet(np.array([[0, 1, 0], [5, 1, 0]], np.float32))
+    actor, _ = make(game, net=net)
+    for _ in range(99):
+        actor.act(0.0)
+    assert actor.action_share() is None
+    actor.act(0.0)
+    assert actor.action_share() == 0.5
+    net.blobs["Q_out"].data[:] = [0, 0, 1]
+    for _ in range(250):
+        actor.act(0.0)
+    assert actor.action_share() == 500 / 700
+    for _ in range(500):
+        actor.act(0.3)
+    assert actor.action_share() == 1.0  # what was drawn otherwise is not the network's
+
+
+def test_what_was_chosen_by_chance_is_nobodys_favourite():
+    actor, _ = make(ScriptedGame([plain()] * 300))
+    for _ in range(300):
+        actor.act(1.0)
+    assert actor.action_share() is None
+
+
+def test_a_step_may_be_under_way():
+    game = ScriptedGame([plain(), plain()])
+    actor, replay = make(game)
+    assert not actor.is_stepping
+    actor.send(1.0)
+    assert (actor.is_stepping, actor.steps, replay.size) == (True, 0, 0)
+    assert actor.store(actor.receive()) == 2
+    assert (actor.is_stepping, actor.steps, replay.size) == (False, 2, 2)
+    actor.send(1.0)
+    actor.close()
+    assert game.is_closed
 
 
 def test_a_pseudo_step_begins_an_episode_and_is_no_transition():

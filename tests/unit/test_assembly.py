@@ -1,8 +1,10 @@
 """A worker put together from what a real server hands out."""
 
+import itertools
 import os
 
 import pytest
+import torch
 from param_server.errors import ServerUnreachable, Untrusted
 from param_server.rehearsal import EngineAbortError
 from param_server.tls import server_context
@@ -11,11 +13,22 @@ import caffe
 from barista import assembly, games
 from barista.assembly import Orders, assemble
 from barista.config import AgentConfig, ConfigError
+from barista.exchange import LocalExchange
+from barista.learner import load_nets
+from barista.outbox import Identity
 from barista.rounds import RoundRequest
 from barista.worker import Worker
 from tests import tiny
 from tests.server_rig import TOKEN, running
 from tests.tls_rig import Authority
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Leave the engine as many as it had."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -42,6 +55,83 @@ def test_the_worker_plays_and_pushes(server, tmp_path):
     row = worker.run_round(RoundRequest(1, quota=3, deadline_s=60.0))
     worker.close()
     assert (row["applied"], row["worker"]) == (3, "w")
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (("auto", 1), "with 1 threads, game tests.catch_env:Catch-v0 with 1, in turn"),
+        (("auto", 3), "with 2 threads, game tests.catch_env:Catch-v0 with 1, at once"),
+        (("off", 3), "with 3 threads, game tests.catch_env:Catch-v0 with 3, in turn"),
+    ],
+)
+def test_threads_are_shared_out(server, tmp_path, caplog, asked, line):
+    caplog.set_level("INFO", "barista")
+    overlap, threads = asked
+    told = orders(server.address, threads=threads)
+    config = AgentConfig.from_json({**told.config, "overlap": overlap})
+    worker = assemble(told, config, tmp_path)
+    assert line in caplog.text
+    assert torch.get_num_threads() == int(line.split()[1])
+    assert worker.run_round(RoundRequest(1, quota=3, deadline_s=60.0))["applied"] == 3
+    worker.close()
+
+
+_incarnations = itertools.count()
+
+
+def made(tmp_path, store, **changes):
+    """A worker of `make_worker` that plays catch."""
+    net_file, _ = tiny.write_model(tmp_path)
+    return assembly.make_worker(
+        tiny.config(warmup=100, **changes),
+        game=tiny.Catch(8, seed=0),
+        nets=load_nets(net_file, batch_size=16, num_envs=8),
+        exchange=LocalExchange(store),
+        identity=Identity("r", "w", f"process {next(_incarnations)}"),
+        ordinal=1,
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    net_file, _ = tiny.write_model(tmp_path)
+    return tiny.sgd_store(caffe.Net(net_file, caffe.TRAIN))
+
+
+def test_priorities_follow_the_errors(tmp_path, store):
+    """β has not risen: what is drawn more often counts less."""
+    worker = made(tmp_path, store, prioritised=True)
+    drawn, sample = [], worker._replay.sample
+
+    def keep(*arguments):
+        drawn.append((arguments, sample(*arguments)))
+        return drawn[-1][1]
+
+    worker._replay.sample = keep
+    worker.run_round(RoundRequest(1, quota=40))
+    worker._replay.check()
+    (_, first), (arguments, last) = drawn[0], drawn[-1]
+    assert arguments == (16, pytest.approx(0.4, abs=1e-3))
+    assert set(first.weights) == {1.0}  # nothing is known of any of them
+    assert last.weights.max() == 1.0 > last.weights.min()
+    worker.close()
+
+
+def test_a_replay_on_disk_is_warm_when_it_is_found_again(tmp_path, store):
+    folder = tmp_path / "replay"
+    worker = made(tmp_path, store, replay_dir=str(folder))
+    worker.run_round(RoundRequest(1, quota=3))
+    size = worker.progress()["replay_size"]
+    worker.close()
+    assert [path.name for path in folder.iterdir()] == ["worker-1"]
+    again = made(tmp_path, store, replay_dir=str(folder))
+    assert again.is_warm
+    assert 100 - 2 * 8 <= again.progress()["replay_size"] <= size
+    assert again.run_round(RoundRequest(2, quota=3))["steps"] <= 16
+    again.close()
+    with pytest.raises(ConfigError):
+        made(tmp_path, store, replay_dir=str(folder), gamma=0.5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

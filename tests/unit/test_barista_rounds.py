@@ -40,8 +40,12 @@ def test_a_row_counts_verdicts_and_takes_means():
     tally = RoundTally({"act": 1.0, "sample": 2.0})
     tally.add_steps(8, [])
     tally.add_steps(6, [1.0, 3.0])
-    tally.add_gradient(LearnStats(loss=0.5, td_error_mean=1.0, q_mean=2.0, q_max=3.0))
-    tally.add_gradient(LearnStats(loss=1.5, td_error_mean=2.0, q_mean=4.0, q_max=3.0))
+    tally.add_gradient(
+        LearnStats(loss=0.5, td_error_mean=1.0, q_mean=2.0, q_max=3.0, dead_units=0.0)
+    )
+    tally.add_gradient(
+        LearnStats(loss=1.5, td_error_mean=2.0, q_mean=4.0, q_max=3.0, dead_units=0.0)
+    )
     for given in (answer("applied", 2), answer("applied", 4), answer("gathered", 6),
                   answer("rejected"), answer("late"), answer("duplicate")):  # fmt: skip
         tally.add_answer(given)
@@ -51,7 +55,7 @@ def test_a_row_counts_verdicts_and_takes_means():
         RoundRequest(number=3, partition=1),
         epsilon=0.5,
         seconds=9.0,
-        stages_s={"act": 1.5, "sample": 2.0, "compute": 4.0, "exchange": 0.25},
+        stages_s={"act": 1.5, "sample": 2.0, "compute": 4.0, "exchange": 0.25, "wait": 8.0},
     )
     assert row == {
         "worker": "host-0", "round": 3, "partition": 1,
@@ -60,6 +64,7 @@ def test_a_row_counts_verdicts_and_takes_means():
         "loss_mean": 1.0, "q_mean": 3.0, "td_error_mean": 1.5, "staleness_mean": 4.0,
         "epsilon": 0.5, "seconds": 9.0,
         "act_s": 0.5, "sample_s": 0.0, "compute_s": 4.0, "exchange_s": 0.25,
+        "wait_s": 8.0,
     }  # fmt: skip
 
 

@@ -30,6 +30,7 @@ OWN = {
     "--lease": "5",
     "--durability": "acknowledged",
     "--keep": "3",
+    "--stall-minutes": "9",
     "--tls-cert": "cert.pem",
     "--tls-key": "key.pem",
 }
@@ -43,6 +44,7 @@ def test_what_is_typed_goes_on_to_the_server_as_the_server_reads_it(files):
     config = server_parser().parse_args([str(p) for pair in told.items() for p in pair])
     assert (config.staleness, config.outliers, config.lease) == ("ssp:2", 4.0, 5.0)
     assert (config.durability, config.keep) == ("acknowledged", 3)
+    assert config.stall_minutes == 9.0
     # The server may run in another folder.
     assert (config.tls_cert, config.tls_key) == (files / "cert.pem", files / "key.pem")
 
@@ -61,6 +63,7 @@ def test_what_is_not_typed_is_left_to_the_server():
         (["--lease", "-1"], "seconds"),
         (["--durability", "none"], "durability"),
         (["--keep", "0"], "keep"),
+        (["--stall-minutes", "-1"], "minutes"),
         (["--server-port", "70000"], "65535"),
     ],
 )

@@ -75,7 +75,7 @@ def test_a_whole_number_is_taken_for_a_float():
         ),
         (
             {"replay_capacity": 47, "workers": 2},
-            "--replay-capacity must be at least 48: 2 workers × 8 games × 3 steps, not 47",
+            "--replay-capacity must be at least 192: 2 workers × 32 transitions × 3 steps, not 47",
         ),
         ({"colour": 3}, "there is no option --colour"),
     ],

@@ -39,6 +39,15 @@ def refused(capsys, arguments):
         (["--game", "Pendulum-v1"], "Pendulum-v1"),
         (["--workers", "0"], "--workers: a whole number above 0"),
         (["--rounds", "-1"], "--rounds"),
+        (["--rounds", "0"], "--rounds 0 only evaluates, and needs --resume"),
+        (["--serial", "--server", "a:1"], "--server and --serial exclude each other"),
+        (["--serial", "--tls-cert", "a.pem"], "--tls-cert and --serial exclude each other"),
+        (["--agent", "a3c"], "--agent must be ddq, dqn, rainbow or apex"),
+        (["--protocol", "gym"], "--protocol must be ddq, nature or ale"),
+        (["--quantiles", "5", "--loss", "squared"], "drop --loss squared"),
+        (["--value-rescaling"], "add --no-reward-clip"),
+        (["--replay-capacity", "90"], "--replay-capacity must be at least 96: 1 workers × 32"),
+        (["--model", "models/deepq/one_net.prototxt"], "learns by plain one-step Q-learning"),
         (["--minutes", "nan"], "--minutes"),
         (["--evaluate", "-1"], "--evaluate must be at least 0"),
         (["--evaluate-every", "-1"], "--evaluate-every must be at least 0"),
@@ -89,65 +98,6 @@ def test_weights_and_resume_exclude_each_other(capsys, home):
     (home / "w.caffemodel").touch()
     arguments = ["--weights", str(home / "w.caffemodel"), "--resume", str(folder.path)]
     assert "exclude each other" in refused(capsys, arguments)
-
-
-def test_a_resumed_run_keeps_its_own_model_and_settings(home):
-    folder = RunFolder.create(home / "run")
-    options = {"staleness": "ssp:2", "durability": "acknowledged", "keep": 9}
-    folder.write_config({"agent": {"game": "ddq/Snake-v0", "n_step": 5}, "options": options})
-    (folder.path / "train_val.prototxt").write_text(q_network("snake", 4, 2, 16, 16))
-    (folder.path / "solver.prototxt").write_text('type: "SGD" base_lr: 0.5')
-    given = ddq.options.driver_parser().parse_args(
-        ["--resume", str(folder.path), "--run-dir", str(home / "b"), "--durability", "interval"]
-    )
-    job = ddq._prepare(given, ddq.Interrupts())
-    told = ddq._wish(job, "127.0.0.1").arguments
-    assert told[told.index("--staleness") + 1] == "ssp:2"
-    assert told[told.index("--durability") + 1] == "interval"
-    assert "--keep" not in told
-    assert (job.config.game, job.config.n_step) == ("ddq/Snake-v0", 5)
-    assert 'type: "SGD"' in job.solver.read_text()
-
-
-class Context:
-    master = "local[2]"
-
-
-class Server:
-    address = "127.0.0.1:5500"
-
-    def __init__(self, version):
-        self.version = version
-
-    def status(self):
-        return {"version": self.version}
-
-
-def test_a_chain_of_runs_has_one_curve_without_what_was_undone(home):
-    folder = RunFolder.create(home / "run")
-    folder.write_config({"agent": {"game": "ddq/Snake-v0"}})
-    for name in ("train_val.prototxt", "solver.prototxt"):
-        (folder.path / name).write_text((ROOT / "models/snake" / name).read_text())
-    rows = [{"round": n, "version": 100 * n, "steps": n} for n in (1, 2, 3)]
-    for row in rows:
-        folder.append(row)
-    given = ddq.options.driver_parser().parse_args(
-        ["--resume", str(folder.path), "--run-dir", str(home / "b")]
-    )
-    job = ddq._prepare(given, ddq.Interrupts())
-    # The newest snapshot is of version 250: round 3 never happened.
-    assert ddq._begin_folder(job, job.config, Context(), Server(250)) == 3
-    assert job.folder.metrics() == rows[:2]
-    assert job.folder.config()["agent"]["game"] == "ddq/Snake-v0"
-
-
-def test_a_log_that_has_grown_too_long_is_put_aside(home, monkeypatch):
-    monkeypatch.setattr(ddq, "LOG_LIMIT_BYTES", 3)
-    log = home / "barista.log"
-    log.write_text("long")
-    ddq._begin_log(log)
-    assert not log.exists()
-    assert (home / "barista.log.1").read_text() == "long"
 
 
 @pytest.mark.parametrize("option", ["--weights", "--resume", "--server-host", "--server-port"])

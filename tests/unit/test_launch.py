@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from barista import launch
+from barista import cores, launch
 
 
 def orders(**changes):
@@ -114,6 +114,37 @@ def test_a_killed_executor_takes_its_barista_along(slot, tmp_path, no_stray_proc
     psutil.Process(barista.pid).wait(15)
     executor.stdin.close()
     assert not barista.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("1", {"alone": True, "local_workers": 2}, 1),
+        ("0", {"alone": True, "local_workers": 1}, None),  # all of them
+        ("1", {"alone": True, "local_workers": 10**6}, None),  # there are not enough
+        ("1", {"local_workers": 2}, None),  # who knows who else is here
+        ("gpu1", {"alone": True, "local_workers": 2}, None),
+    ],
+)
+def test_workers_that_are_alone_on_a_host_keep_to_processors_of_their_own(
+    tmp_path, monkeypatch, name, changes, expected
+):
+    usable = os.sched_getaffinity(0)
+    if len(usable) < 2:
+        pytest.skip("one processor cannot be shared out")
+    seen, made = [], launch._popen
+
+    def popen(said, log, folder, threads):
+        seen.append((os.sched_getaffinity(0), threads))
+        return made(said, log, folder, threads)
+
+    monkeypatch.setattr(launch, "_popen", popen)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(launch.LaunchError):
+        launch.start(launch.Slot(tmp_path, name), orders(**changes), tmp_path / "log")
+    own = usable if expected is None else cores.slice_of(expected, 2)
+    assert seen == [(own, cores.share(changes["local_workers"]))]
+    assert os.sched_getaffinity(0) == usable
 
 
 def test_the_environment_is_not_sparks(monkeypatch):

@@ -10,7 +10,7 @@ import termios
 
 import pytest
 
-from barista.play import Evaluation
+from barista.episodes import Evaluation
 from barista.report import Progress, describe, draw_curve, verdict
 
 STATUS = {
@@ -121,12 +121,3 @@ def test_evaluations_between_rounds_are_marked(tmp_path, monkeypatch):
     ((points, style),) = marked
     assert points == ((2, 4), (1.5, 2.0))
     assert style["yerr"] == (0.25, 0.0)
-
-
-def test_a_pause_does_not_count_towards_the_limit(monkeypatch):
-    monkeypatch.setattr("barista.report.time.monotonic", lambda: 100.0)
-    progress = Progress(minutes=1, rounds=None)
-    monkeypatch.setattr("barista.report.time.monotonic", lambda: 150.0)
-    progress.pause(30.0)
-    progress.show("", 0)
-    assert progress._bar.n == 20.0

@@ -5,7 +5,9 @@ import threading
 import pytest
 from py4j.protocol import Py4JNetworkError
 
-from barista.spark.rounds import RoundError, RoundJob, Rounds, reason
+from barista.rounds import RoundError
+from barista.spark.rounds import RoundJob, Rounds, reason
+from barista.spark.task import Assignment
 
 TRACE = """An error occurred while calling o51.collect.
 : org.apache.spark.SparkException: Job aborted due to stage failure: Task 0 in stage 1.0 failed 4 \
@@ -69,7 +71,7 @@ class Gone:
 
 
 def test_a_spark_that_is_gone_is_one_line_or_nothing_to_do():
-    rounds = Rounds(Gone(), workers=1)
+    rounds = Rounds(Gone(), 1, Assignment({}, {}, 2, "log", "host"))
     with pytest.raises(RoundError, match="Spark is gone"):
         rounds.has_running_tasks()
     rounds.cancel()

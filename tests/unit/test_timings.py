@@ -39,6 +39,22 @@ def test_a_block_that_raises_is_counted():
     assert timings.totals_s() == {"push": 2}
 
 
+def test_a_stage_within_a_stage_is_taken_out_of_it():
+    clock = Clock()
+    timings = Timings(clock)
+    with timings.measure("exchange"):
+        clock.now += 1
+        for _ in range(2):
+            with timings.measure("wait"):
+                clock.now += 4
+                with timings.measure("act"):
+                    clock.now += 8
+        clock.now += 2
+    with timings.measure("exchange"):
+        clock.now += 16
+    assert timings.totals_s() == {"act": 16, "wait": 8, "exchange": 19}
+
+
 def test_mean_and_deviation_agree_with_numpy():
     samples = np.random.default_rng(0).exponential(size=200)
     timings = Timings()

@@ -1,14 +1,14 @@
 """The rounds of a run, with a scripted job and server in place of Spark's and ours."""
 
-import pytest
-from param_server.errors import ServerUnreachable
+from pathlib import Path
 
+import pytest
+
+from barista import training
 from barista.config import defaults_for
+from barista.episodes import Evaluation
 from barista.evaluation import Score
-from barista.play import Evaluation
 from barista.run_folder import RunFolder
-from barista.spark import training
-from barista.spark.task import Assignment
 
 
 class Job:
@@ -29,8 +29,8 @@ class Rounds:
     def __init__(self, *jobs, running=True):
         self.jobs, self.running, self.asked, self.cancelled = list(jobs), running, [], 0
 
-    def start(self, assignment, description):
-        self.asked.append((assignment.round, description))
+    def start(self, request, description):
+        self.asked.append((request, description))
         return self.jobs.pop(0) if len(self.jobs) > 1 else self.jobs[0]
 
     def has_running_tasks(self):
@@ -64,7 +64,7 @@ class Server:
 
 class Progress:
     def __init__(self):
-        self.said, self.shown, self.ends, self.paused_s = [], [], [], 0.0
+        self.said, self.shown, self.ends = [], [], []
 
     def show(self, text, _):
         self.shown.append(text)
@@ -74,9 +74,6 @@ class Progress:
 
     def say(self, line):
         self.said.append(line)
-
-    def pause(self, seconds):
-        self.paused_s += seconds
 
 
 def row(applied=50, **changes):
@@ -95,7 +92,7 @@ def make(tmp_path):
             folder=RunFolder.create(tmp_path / "run"),
             progress=Progress(),
             config=defaults_for("ddq/Snake-v0", workers=2),
-            assignment=Assignment({}, {}, 2, "log", "host"),
+            log=Path("log"),
             workers=2,
             limits=training.Limits(**limits),
             evaluator=evaluator,
@@ -216,6 +213,14 @@ def test_a_full_disk_is_said_once_and_training_goes_on(make, monkeypatch):
     assert any("metrics.jsonl: No space left" in line for line in work._progress.said)
 
 
+def test_an_alarm_is_said_once_and_kept_with_its_rounds(make):
+    server = Server(alarms=[{"name": "dead-units", "text": "Half of them.", "since_s": 1.0}])
+    work = make(Rounds(Job([row()], waits=3)), server, rounds=2)
+    assert work.run() == 2
+    assert work._progress.said == ["alarm: dead-units: Half of them."]
+    assert [line["alarms"] for line in work._folder.metrics()] == [["dead-units"]] * 2
+
+
 def test_an_interrupt_comes_through_while_a_round_is_watched(make):
     work = make(Rounds(Job([], waits=5)))
     calls = []
@@ -232,66 +237,46 @@ def test_an_interrupt_comes_through_while_a_round_is_watched(make):
 
 
 class Evaluator:
-    """Scores each version; takes ten seconds of the clock for it."""
+    """Has the score of what it began when it is asked for the `delay`-th time."""
 
-    def __init__(self, clock, *means):
-        self.clock, self.means, self.scores = clock, list(means), []
+    def __init__(self, delay):
+        self.delay, self.begun, self.asked = delay, [], 0
 
-    @property
-    def best(self):
-        return max(self.scores, key=lambda score: score.evaluation.mean)
+    def begin(self, steps):
+        self.begun.append(steps)
+        self.asked = 0
 
-    def score(self):
-        self.clock[0] += 10
-        mean = self.means.pop(0)
-        if isinstance(mean, BaseException):
-            raise mean
-        version = 100 * (1 + len(self.scores))
-        result = Evaluation((mean, mean), (4, 4), complete=True)
-        self.scores.append(Score(1, version, result, None))
-        return self.scores[-1]
+    def poll(self):
+        self.asked += 1
+        if not self.begun or self.asked != self.delay:
+            return None
+        result = Evaluation((1.0, 2.0), (4, 4), complete=True)
+        return Score(1, len(self.begun), result, None, self.begun[-1])
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
-    return now
+def test_every_so_many_rounds_the_weights_are_played_beside_the_next(make):
+    evaluator = Evaluator(delay=1)
+    work = make(Rounds(Job([row()])), evaluator=evaluator, evaluate_every=2, rounds=6)
+    work.run()
+    assert evaluator.begun == [100, 100]  # after rounds 2 and 4: the end has one of its own
+    scores = [line.get("evaluation") for line in work._folder.metrics()]
+    assert [score and score["version"] for score in scores] == [None, None, 1, None, 2, None]
+    assert scores[2]["return_mean"] == 1.5
+    assert scores[2]["steps"] == 100
 
 
-def test_every_so_many_rounds_the_weights_are_played(make, clock):
-    evaluator = Evaluator(clock, 1.0, 2.0)
-    work = make(Rounds(Job([row()])), evaluator=evaluator, evaluate_every=2, rounds=5)
+def test_a_score_belongs_to_the_round_in_which_it_comes(make):
+    evaluator = Evaluator(delay=4)  # asked at the end of each round, and once while it waits
+    jobs = Rounds(*[Job([row()], waits=1) for _ in range(5)])
+    work = make(jobs, evaluator=evaluator, evaluate_every=1, rounds=5)
+    begin = evaluator.begin
+    evaluator.begin = lambda steps: None if evaluator.begun else begin(steps)
     work.run()
     scores = [line.get("evaluation") for line in work._folder.metrics()]
-    assert [score and score["return_mean"] for score in scores] == [None, 1.0, None, 2.0, None]
-    assert work._progress.said == [
-        "evaluated version 100: greedy 1.00 ± 0.00 (mean ± standard error of 2 episodes)",
-        "evaluated version 200: greedy 2.00 ± 0.00 (mean ± standard error of 2 episodes), "
-        "the best so far",
-    ]
+    assert [score and score["version"] for score in scores] == [None, None, 1, None, None]
 
 
-def test_evaluating_is_not_training_time(make, clock):
-    evaluator = Evaluator(clock, *[1.0] * 3)
-    rounds = Rounds(Job([row()]))
-    work = make(rounds, evaluator=evaluator, evaluate_every=1, rounds=3, minutes=1)
-    work.run()
-    assert {asked["deadline_s"] for asked, _ in rounds.asked} == {60.0}
-    assert work._progress.paused_s == 30.0
-
-
-def test_a_server_that_is_silent_costs_an_evaluation_not_the_run(make, clock):
-    evaluator = Evaluator(clock, ServerUnreachable("127.0.0.1:1", "refused"))
-    work = make(Rounds(Job([row()])), evaluator=evaluator, evaluate_every=1, rounds=1)
-    assert work.run() == 1
-    assert work._folder.metrics()[0]["evaluation"] is None
-    assert "no evaluation after round 1" in work._progress.said[0]
-
-
-def test_an_interrupted_evaluation_leaves_the_rounds_metrics(make, clock):
-    evaluator = Evaluator(clock, KeyboardInterrupt())
-    work = make(Rounds(Job([row()])), evaluator=evaluator, evaluate_every=1, rounds=2)
-    with pytest.raises(KeyboardInterrupt):
-        work.run()
-    assert [line["round"] for line in work._folder.metrics()] == [1]
+def test_without_evaluations_none_is_begun(make):
+    evaluator = Evaluator(delay=1)
+    make(Rounds(Job([row()])), evaluator=evaluator, rounds=3).run()
+    assert evaluator.begun == []

@@ -9,7 +9,7 @@ from param_server.wire import Layout
 import caffe
 from barista.assembly import make_worker
 from barista.exchange import LocalExchange
-from barista.learner import Learner, load_nets, q_values
+from barista.learner import Learner, LearnStats, load_nets, q_values
 from barista.rounds import RoundRequest
 from tests import tiny
 from tests.rig import IDENTITY, NUM_ENVS, Rig
@@ -79,7 +79,9 @@ def test_a_push_says_who_made_it_and_of_what(model):
     assert (push.run, push.worker, push.incarnation) == IDENTITY
     assert (push.round, push.partition, push.quota, push.epoch) == (5, 3, 2, 1)
     assert push.layout == Layout.from_arena(rig.nets.online.arena_layout).digest
-    assert set(push.stats) == {"td_error_mean", "q_mean", "q_max", "epsilon"}
+    seconds = {"act_s", "sample_s", "compute_s", "exchange_s", "wait_s"}
+    learned = set(LearnStats._fields) - {"loss"}
+    assert set(push.stats) == learned | seconds | {"epsilon", "q_bound"}
     assert push.loss > 0
 
 
@@ -114,6 +116,17 @@ def test_the_target_is_followed_even_between_pulls_of_the_weights(model):
     rig = Rig(model, target_period=5, pull_period=100)
     rig.run(quota=6)
     assert rig.exchange.target_pulls == [None, (1, 0)]
+
+
+def test_the_targets_weights_are_not_taken_for_the_newest(model):
+    """Another worker's update refreshed the target; ours, which came after, is not in it."""
+    rig = Rig(model, target_period=5)
+    rig.exchange.before_push[5] = rig.report
+    rig.run(quota=5)
+    assert rig.exchange.target_pulls == [None, (1, 0)]
+    assert rig.exchange.pushes[-1].version == 4
+    assert np.array_equal(rig.nets.online.param_arena, tiny.weights_of(rig.store))
+    assert not np.array_equal(rig.nets.online.param_arena, rig.nets.target.param_arena)
 
 
 def test_weights_come_with_the_answers(model):
@@ -247,7 +260,7 @@ def test_one_worker_is_algorithm_1_bit_for_bit(model):
     """The loop of the paper, written down without server, rounds or exchange."""
     rig, twin = Rig(model), Rig(model)
     config, nets = twin.config, twin.nets
-    learner = Learner(nets, config)
+    learner = Learner(nets, config, 3)
     learner.set_target_weights(nets.online.param_arena)
     while twin.actor.steps < config.warmup:
         twin.actor.act(1.0)
@@ -279,5 +292,5 @@ def test_a_worker_learns_catch(model):
         identity=IDENTITY,
     )
     worker.run_round(RoundRequest(1, quota=1500))
-    score = tiny.play_greedily(tiny.Catch(8, seed=9), lambda s: q_values(nets.act, s), 300)
+    score = tiny.play_greedily(tiny.Catch(8, seed=9), lambda s: q_values(nets.act, s, 3), 300)
     assert score > 0.6

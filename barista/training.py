@@ -2,30 +2,27 @@
 
 While a round's job runs, the driver looks once a second at three things that nobody else can see:
 whether Spark gave the job any slot, whether the server lives, and whether it rejects one gradient
-after another.  Between rounds it may evaluate; the time for that does not count as training.
+after another.  Evaluations run beside the rounds: the driver only asks whether a score has come.
 """
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from param_server.errors import ParamServerError
-
 from barista import dqn
+from barista.alarm_lines import AlarmLines
 from barista.report import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from barista.config import AgentConfig
-    from barista.evaluation import Evaluator
+    from barista.evaluation import Evaluator, Score
     from barista.report import Progress
     from barista.run_folder import RunFolder
-    from barista.spark.rounds import RoundJob, Rounds
-    from barista.spark.task import Assignment
 
 ROUND_S = 20.0  # how long a round lasts by default: then a job's overhead is under two per cent
 FIRST_UPDATES = 100  # of each worker in the first round, before the rate is known
@@ -57,6 +54,36 @@ class Server(Protocol):
         """
 
 
+class Round(Protocol):
+    """A round under way."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end; says whether it came."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the row of each worker, once it is over.
+
+        Raises:
+            RoundError: If it failed.
+        """
+
+
+class Rounds(Protocol):
+    """Who carries rounds out: Spark (`spark.rounds`), or this process (`barista.serial`)."""
+
+    def start(self, request: Mapping[str, Any], description: str, /) -> Round:
+        """Begin a round; returns at once."""
+
+    def has_running_tasks(self) -> bool:
+        """Say whether any worker was given a place to work."""
+
+    def cancel(self) -> None:
+        """Stop whatever round there is."""
+
+    def stop_baristas(self) -> None:
+        """Stop the workers for good."""
+
+
 class Limits(NamedTuple):
     """When a run ends: whichever comes first."""
 
@@ -76,7 +103,7 @@ class Training:
         folder: RunFolder,
         progress: Progress,
         config: AgentConfig,
-        assignment: Assignment,
+        log: Path,
         workers: int,
         limits: Limits,
         check: Callable[[], None] = lambda: None,
@@ -88,7 +115,7 @@ class Training:
         self._folder = folder
         self._progress = progress
         self._config = config
-        self._assignment = assignment
+        self._log = log  # the driver's barista.log
         self._workers = workers
         self._limits = limits
         self._check = check  # raises what was asked for while nobody could listen
@@ -97,6 +124,8 @@ class Training:
         self._deadline: float | None = None
         self._pushes_per_s = 0.0
         self._snapshot_error = ""
+        self._alarms = AlarmLines(progress.say)
+        self._score: Score | None = None  # that has come in this round
         self.last_status: dict[str, Any] = {}
 
     def run(self, first_round: int = 1) -> int:
@@ -112,6 +141,10 @@ class Training:
             left_s = ROUND_LIMIT_S if self._deadline is None else self._deadline - time.monotonic()
             if left_s < 1:
                 break
+            # Not after the last round: the end of the run has an evaluation of its own.
+            every = self._evaluate_every
+            if self._evaluator and every and done and done % every == 0:
+                self._evaluator.begin(self.last_status.get("steps"))
             self._round(first_round + done, done, min(left_s, ROUND_LIMIT_S))
             done += 1
         return done
@@ -124,43 +157,23 @@ class Training:
             "deadline_s": limit_s,
         }
         began = time.monotonic()
-        job = self._rounds.start(
-            self._assignment._replace(round=request), f"ddq round {number}: {self._summary()}"
-        )
+        job = self._rounds.start(request, f"ddq round {number}: {self._summary()}")
         self._watch(job, number, done, began + limit_s + GRACE_S)
         row = self._take(job.rows(), number, time.monotonic() - began)
-        try:
-            if self._evaluator and self._evaluate_every and (done + 1) % self._evaluate_every == 0:
-                row["evaluation"] = self._evaluate(self._evaluator, number, done)
-        finally:
-            self._keep(row)
+        self._look_at_evaluation()
+        if self._score is not None:
+            row["evaluation"] = {**self._score.to_json(), "steps": self._score.steps}
+            self._score = None
+        self._keep(row)
 
-    def _evaluate(self, evaluator: Evaluator, number: int, done: int) -> dict[str, Any] | None:
-        """Play the weights after a round; return their score, None if the server is silent."""
-        began = time.monotonic()
-        self._look_at_server(number, done)
-        try:
-            score = evaluator.score()
-        except ParamServerError as error:
-            self._progress.say(f"warning: no evaluation after round {number}: {error}")
-            return None
-        finally:
-            spent_s = time.monotonic() - began
-            self._progress.pause(spent_s)
-            if self._deadline is not None:
-                self._deadline += spent_s
-        is_best = evaluator.best is score and len(evaluator.scores) > 1
-        better = ", the best so far" if is_best else ""
-        self._progress.say(f"evaluated version {score.version:,}: greedy {score}{better}")
-        return score.to_json()
-
-    def _watch(self, job: RoundJob, number: int, done: int, give_up_at: float) -> None:
+    def _watch(self, job: Round, number: int, done: int, give_up_at: float) -> None:
         waiting_since: float | None = time.monotonic()
         warned = False
         while not job.wait(1.0):
             self._check()
             now = time.monotonic()
             self._look_at_server(number, done)
+            self._look_at_evaluation()
             if self._rounds.has_running_tasks():
                 waiting_since = None
             elif waiting_since is None:
@@ -198,6 +211,7 @@ class Training:
         self.last_status = status
         self._progress.show(self._line(number), done)
         self._look_at_snapshots(status)
+        self._alarms.show(status)
         bad = status.get("consecutive_non_finite") or {}
         if bad.get("count", 0) >= MAX_NON_FINITE:
             self._rounds.cancel()
@@ -205,6 +219,10 @@ class Training:
                 f"{bad['count']} gradients in a row were not finite, first in {bad['parameter']}, "
                 f"at learning rate {status.get('lr', '?')}: lower base_lr, or set clip_gradients"
             )
+
+    def _look_at_evaluation(self) -> None:
+        if self._evaluator is not None:
+            self._score = self._evaluator.poll() or self._score
 
     def _look_at_snapshots(self, status: dict[str, Any]) -> None:
         """Say once when snapshots cannot be written: a full disk is not the end of a run."""
@@ -232,6 +250,7 @@ class Training:
         status = self._server.status()
         if status is not None:
             self.last_status = status
+            self._alarms.show(status)
         self._progress.end_of_round(self._line(number))
         return {
             "round": number,
@@ -239,6 +258,7 @@ class Training:
             "seconds": round(seconds, 3),
             "epsilon": self.epsilon(),
             **{key: self.last_status.get(key) for key in REPORTED},
+            "alarms": self._alarms.active,
             "workers": rows,
         }
 
@@ -252,7 +272,7 @@ class Training:
     def _keep_log(self, lines: list[str]) -> None:
         """Add what a Barista of another host has logged to the driver's file."""
         if lines:
-            with suppress(OSError), Path(self._assignment.log).open("a") as file:
+            with suppress(OSError), self._log.open("a") as file:
                 file.write("\n".join(lines) + "\n")
 
     def _pushes_per_worker(self) -> int:
