@@ -213,7 +213,9 @@ def linear_schedule(step: float, *, start: float, end: float, duration: float) -
     """
     if step >= duration:
         return end
-    return start + (end - start) * max(step, 0.0) / duration
+    if step <= 0:
+        return start
+    return start + (end - start) * step / duration
 
 
 def epsilon_greedy(

@@ -141,6 +141,7 @@ def test_a_linear_schedule(step, expected):
 
 def test_a_schedule_without_duration_is_at_its_end():
     assert dqn.linear_schedule(0, start=1.0, end=0.1, duration=0) == 0.1
+    assert dqn.linear_schedule(-1, start=1.0, end=0.1, duration=0) == 1.0  # in the warm-up
 
 
 def test_without_exploration_the_first_best_action_is_taken():
@@ -148,6 +149,14 @@ def test_without_exploration_the_first_best_action_is_taken():
     actions = dqn.epsilon_greedy(q_values, 0.0, np.random.default_rng(0))
     assert actions.tolist() == [1, 0]
     assert actions.dtype == np.int64
+
+
+def test_each_row_explores_at_its_own_rate():
+    q_values = np.tile(np.array([0, 1, 0], np.float32), (9000, 1))
+    rates = np.repeat([0.0, 0.3, 1.0], 3000)
+    actions = dqn.epsilon_greedy(q_values, rates, np.random.default_rng(3))
+    others = (actions != 1).reshape(3, 3000).mean(axis=1)
+    np.testing.assert_allclose(others, [0.0, 0.2, 2 / 3], atol=0.03)
 
 
 def test_exploration_is_uniform_at_its_rate():
