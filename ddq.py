@@ -201,7 +201,7 @@ def _train_serially(job: Job) -> int:
 
     config = AgentConfig.from_json({**job.config.to_json(), "workers": job.given.workers or 1})
     check_memory(job, config)
-    with LocalServer.open(server_arguments(job), print) as server:
+    with LocalServer.open(server_arguments(job), print, job.interrupts) as server:
         rounds = SerialRounds(make_workers(config, job.net, server, job.run))
         return _run(job, Site("this process", "serial", server, rounds, play_here, config))
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Interrupts:
@@ -13,6 +18,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.requested = False
+        self._held_back = False
 
     def install(self) -> None:
         """Listen to both signals from now on."""
@@ -24,9 +30,20 @@ class Interrupts:
         if self.requested:
             raise KeyboardInterrupt
 
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """Let the block come to its end: an interrupt in it is raised behind it."""
+        self._held_back = True
+        try:
+            yield
+        finally:
+            self._held_back = False
+        self.check()
+
     def _on_signal(self, *_: object) -> None:
         self.requested = True
-        raise KeyboardInterrupt
+        if not self._held_back:
+            raise KeyboardInterrupt
 
 
 class StartInterrupted(KeyboardInterrupt):

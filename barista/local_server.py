@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from param_server.wire import Model, Push, PushAnswer
 
     from barista.evaluation import Score
+    from barista.interrupts import Interrupts
 
     Float32 = NDArray[np.float32]
 
@@ -34,19 +35,22 @@ if TYPE_CHECKING:
 class LocalServer:
     """The server's core, and what a driver asks of a server.  Not thread-safe."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, interrupts: Interrupts) -> None:
         self._core = core
-        self.exchange = _Exchange(core)
+        self.exchange = _Exchange(core, interrupts)
         self.address = ""  # nobody else comes here
 
     @classmethod
     @contextmanager
-    def open(cls, arguments: Sequence[str], say: Callable[[str], object]) -> Iterator[LocalServer]:
+    def open(
+        cls, arguments: Sequence[str], say: Callable[[str], object], interrupts: Interrupts
+    ) -> Iterator[LocalServer]:
         """Make a server; at the end what is not on disk is written.
 
         Args:
             arguments: The command line of a server, with `--snapshot-dir`.
             say: Takes lines for the user: where a resumed run goes on, what is damaged.
+            interrupts: Ctrl-C, which must not end an update half way.
 
         Raises:
             UserMistake: If a file or an option cannot be used.
@@ -58,7 +62,7 @@ class LocalServer:
             core = compose(config, folder, work, lambda resumed: _tell(resumed, say))
             core.snapshotter.start()
             try:
-                yield cls(core)
+                yield cls(core, interrupts)
             finally:
                 try:
                     core.drain()
@@ -114,17 +118,18 @@ class LocalServer:
 
 
 class _Exchange(LocalExchange):
-    """Pushes are as durable as a server's."""
+    """Pushes are as durable as a server's, and whole."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, interrupts: Interrupts) -> None:
         super().__init__(core.store)
-        self._core = core
+        self._core, self._interrupts = core, interrupts
 
     def push(
         self, push: Push, gradient: Float32, out: Float32, /
     ) -> tuple[PushAnswer, Model | None]:
-        answered = super().push(push, gradient, out)
-        self._core.durability.acknowledge(self._core.store)
+        with self._interrupts.held_back():
+            answered = super().push(push, gradient, out)
+            self._core.durability.acknowledge(self._core.store)
         return answered
 
 

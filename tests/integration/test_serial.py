@@ -9,6 +9,7 @@ import json
 import os
 
 import pytest
+import torch
 
 import caffe
 import ddq
@@ -77,6 +78,21 @@ def test_it_learns(home, variant, capsys):
     assert score(summary["random"]) < 0
     assert score(summary["greedy"]) > LEARNED
     assert "this process" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_it_learns_on_a_gpu(home):
+    summary = train(home / "run", "--device", "cuda")
+    assert score(summary["greedy"]) > LEARNED
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_gpu_that_is_not_there_is_one_line(home, capsys):
+    arguments = ["--serial", "--game", GAME, "--device", "cuda", "--run-dir", str(home / "run")]
+    assert ddq.main(arguments) == 2
+    assert "ddq.py: --device cuda: " in capsys.readouterr().err
+    assert not (home / "run").exists()
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -35,3 +35,11 @@ def test_an_interrupt_that_was_swallowed_is_not_forgotten(interrupts):
         os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         interrupts.check()
+
+
+def test_an_interrupt_that_is_held_back_comes_afterwards(interrupts):
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts.held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("all of it")
+    assert done == ["all of it"]

@@ -7,6 +7,7 @@ from param_server.wire import Push
 
 from barista.episodes import Evaluation
 from barista.evaluation import Score
+from barista.interrupts import Interrupts
 from barista.local_server import LocalServer
 from tests import tiny
 
@@ -32,7 +33,7 @@ def push(server, sequence):
 
 def test_weights_change_by_pushes_and_are_kept(arguments, tmp_path):
     said = []
-    with LocalServer.open(arguments, said.append) as server:
+    with LocalServer.open(arguments, said.append, Interrupts()) as server:
         before = server.model()
         answer, after = push(server, 1)
         assert (answer.status, after.version) == ("applied", 1)
@@ -47,20 +48,41 @@ def test_weights_change_by_pushes_and_are_kept(arguments, tmp_path):
         assert server.finish(tmp_path / "snapshots") == tmp_path / "snapshots" / "2"
     assert said == []
 
-    with LocalServer.open([*arguments, "--resume", str(tmp_path)], said.append) as server:
+    with LocalServer.open(
+        [*arguments, "--resume", str(tmp_path)], said.append, Interrupts()
+    ) as server:
         assert server.status()["version"] == 2
     assert "version 2" in said[0]
 
 
 def test_what_was_pushed_last_is_on_disk_in_the_end(arguments, tmp_path):
-    with LocalServer.open(arguments, print) as server:
+    with LocalServer.open(arguments, print, Interrupts()) as server:
         push(server, 1)
     assert (tmp_path / "snapshots" / "1" / "manifest.json").is_file()
+
+
+def test_an_interrupt_does_not_end_an_update_half_way(arguments):
+    interrupts = Interrupts()
+    with LocalServer.open(arguments, print, interrupts) as server:
+        store = server._core.store
+        apply = store.exchange
+
+        def interrupted(*parts):
+            interrupts._on_signal()
+            return apply(*parts)
+
+        store.exchange = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            push(server, 1)
+        store.exchange = apply
+        assert server.status()["version"] == 1
+        with pytest.raises(KeyboardInterrupt):
+            interrupts._on_signal()
 
 
 def test_a_wrong_option_is_the_users_mistake(arguments):
     with (
         pytest.raises(UserMistake, match="staleness"),
-        LocalServer.open([*arguments, "--staleness", "nonsense"], print),
+        LocalServer.open([*arguments, "--staleness", "nonsense"], print, Interrupts()),
     ):
         pass
