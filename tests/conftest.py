@@ -1,6 +1,7 @@
 """What every test shares: a hypothesis profile, one thread of arithmetic, no stray processes."""
 
 import os
+import signal
 
 import hypothesis
 import psutil
@@ -11,6 +12,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis.settings.register_profile("ddq", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ddq")
+
+
+# A shell's background job ignores Ctrl-C, and its children would: those of tests must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
