@@ -10,8 +10,7 @@ The ring is what one writes by hand: frames once, stacks by one gather, no stack
 position or the episode's start.  It is uniform, of one environment, and repeats an episode's first
 frame where ours has zeros.
 
-The script installs the peers into an environment of its own, ``.venv/replay-peers``, and runs there
-itself: one process, one NumPy.
+The script runs in the peers' environment (see `peers.py`): one process, one NumPy.
 """
 
 from __future__ import annotations
@@ -21,18 +20,17 @@ import importlib.metadata
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
-HOME = ROOT / ".venv/replay-peers"
-CONSTRAINTS = ROOT / "constraints.txt"
-PACKAGES = ("stable-baselines3==2.9.2", "cpprb==11.0.0", "psutil")
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import peers  # noqa: E402 - needs the path above
+
 NAMED = ("numpy", "torch", "stable-baselines3", "cpprb")
 SHAPE, STACK, BATCH, ACTIONS = (84, 84), 4, 32, 6
 EPISODE = 800  # steps
@@ -64,31 +62,6 @@ class Buffer(Protocol):
 
     def nbytes(self) -> int:
         """Bytes of all that it holds."""
-
-
-def install() -> Path:
-    """Return the Python of the environment that has the peers, made once.
-
-    Raises:
-        RuntimeError: If they cannot be installed; the message ends with what pip said.
-    """
-    python, stamp = HOME / "bin/python", HOME / ".installed"
-    wanted = repr((sys.version_info[:2], PACKAGES, CONSTRAINTS.read_text()))
-    if stamp.is_file() and stamp.read_text() == wanted:
-        return python
-    print("Installing the peers, once: a minute or two, about 1.1 GB on disk", file=sys.stderr)
-    venv.create(HOME, clear=True, with_pip=True)
-    lines = CONSTRAINTS.read_text().splitlines()
-    # torch first and by its pinned version: an open range can choose a build of several gigabytes.
-    torch = next(line for line in lines if line.startswith("torch=="))
-    for packages in ((torch,), PACKAGES):
-        pip = (str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install")
-        command = (*pip, "--constraint", str(CONSTRAINTS), *packages)
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"the peers cannot be installed: {done.stderr[-1500:]}")
-    stamp.write_text(wanted)
-    return python
 
 
 class Ours:
@@ -380,15 +353,15 @@ def main() -> int:
     parser.add_argument("--no-peers", action="store_true", help="ours and the ring alone, at once")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/replay.json")
     options = parser.parse_args()
-    if not options.no_peers and Path(sys.prefix) != HOME:
+    if not options.no_peers and Path(sys.prefix) != peers.HOME:
         try:
-            python = str(install())
+            python = str(peers.environment())
         except RuntimeError as error:
             print(error, file=sys.stderr)
             return 1
         os.environ["OMP_NUM_THREADS"] = "1"
         os.execv(python, [python, *sys.argv])  # noqa: S606 - no shell
-    for folder in (ROOT, ROOT / "caffe/python", ROOT / "param-server"):
+    for folder in (ROOT / "caffe/python", ROOT / "param-server"):
         sys.path.insert(0, str(folder))
     from benchmarks.server.machine import machine  # noqa: PLC0415
 

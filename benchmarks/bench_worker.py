@@ -29,9 +29,10 @@ from typing import TYPE_CHECKING, Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import peers  # noqa: E402
 from benchmarks.server.children import ChildError  # noqa: E402  # after the path is set
 from benchmarks.server.machine import machine  # noqa: E402
-from benchmarks.worker import contenders, peers, record, report  # noqa: E402
+from benchmarks.worker import contenders, record, report  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

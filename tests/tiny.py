@@ -6,6 +6,7 @@ from param_server.wire import Layout
 
 from barista.config import AgentConfig
 from barista.games.vector import FrameStack, GameSpec, Tally, VectorStep
+from replay import Batch
 
 SIZE = 5
 
@@ -99,6 +100,21 @@ class Catch(SentAndReceived):
         frames[envs, self._ball[:, 0], self._ball[:, 1]] = 255
         self._stack.states[:, 0] = frames
         return frames
+
+
+def batch(size=16):
+    """A minibatch of noise of the size of catch, its transitions of equal weight."""
+    rng = np.random.default_rng(0)
+    states, following = rng.integers(256, size=(2, size, 1, SIZE, SIZE), dtype=np.uint8)
+    return Batch(
+        states=states,
+        actions=rng.integers(3, size=size),
+        rewards=rng.normal(size=size).astype(np.float32),
+        discounts=rng.choice(np.array([0.0, 0.9], np.float32), size=size),
+        next_states=following,
+        weights=np.ones(size, np.float32),
+        ids=np.arange(size),
+    )
 
 
 def write_model(folder):

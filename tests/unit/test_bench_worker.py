@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.worker import accounting, contenders, figures, peers, record, report
+from benchmarks import peers
+from benchmarks.worker import accounting, contenders, figures, record, report
 
 ROOT = Path(__file__).resolve().parents[2]
 BUSY = "import time\nuntil = time.process_time() + {}\nwhile time.process_time() < until: pass\n"

@@ -6,7 +6,6 @@ import pytest
 import caffe
 from barista.games.models import q_network
 from barista.learner import Learner, load_nets
-from replay import Batch
 from tests import tiny
 
 B, A = 16, 3
@@ -23,17 +22,8 @@ VARIANTS = {
 
 @pytest.fixture
 def batch():
-    rng = np.random.default_rng(0)
-    states, following = rng.integers(256, size=(2, B, 1, 5, 5), dtype=np.uint8)
-    return Batch(
-        states=states,
-        actions=rng.integers(A, size=B),
-        rewards=rng.normal(size=B).astype(np.float32),
-        discounts=rng.choice(np.array([0.0, 0.9], np.float32), size=B),
-        next_states=following,
-        weights=rng.uniform(0.1, 1.0, size=B).astype(np.float32),
-        ids=np.arange(B),
-    )
+    weights = np.random.default_rng(1).uniform(0.1, 1.0, size=B).astype(np.float32)
+    return tiny.batch(B)._replace(weights=weights)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -10,7 +10,6 @@ from barista.games.models import one_net, q_network
 from barista.learner import Learner, q_values
 from barista.model import ModelError
 from barista.one_net import OneNetLearner
-from replay import Batch
 from tests import tiny
 
 B, A = 16, 3
@@ -19,17 +18,7 @@ PLAIN = {"double": False, "n_step": 1, "batch_size": B, "num_envs": 5}
 
 @pytest.fixture
 def batch():
-    rng = np.random.default_rng(0)
-    states, following = rng.integers(256, size=(2, B, 1, 5, 5), dtype=np.uint8)
-    return Batch(
-        states=states,
-        actions=rng.integers(A, size=B),
-        rewards=rng.normal(size=B).astype(np.float32),
-        discounts=rng.choice(np.array([0.0, 0.9], np.float32), size=B),
-        next_states=following,
-        weights=np.ones(B, np.float32),
-        ids=np.arange(B),
-    )
+    return tiny.batch(B)
 
 
 def learner(folder, text, **changes):

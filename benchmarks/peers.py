@@ -1,4 +1,4 @@
-"""An environment of their own for the peers, made once: ``.venv/peers``.
+"""An environment of their own for the peers of all benchmarks, made once: ``.venv/peers``.
 
 Pinned here, and by the project's constraints wherever these name a package: so PyTorch, NumPy and
 the emulator are the same for all.
@@ -13,22 +13,25 @@ import venv
 import zlib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
+HOME = ROOT / ".venv/peers"
 CONSTRAINTS = ROOT / "constraints.txt"
 PACKAGES = (
     "stable-baselines3==2.9.2",
+    "cpprb==11.0.0",
     "gymnasium",
     "ale-py",
     "opencv-python-headless",  # what their wrappers resize frames with
     "tensorboard==2.21.0",  # CleanRL's script writes for it
+    "psutil",  # what benchmarks that run there measure with
     "setuptools",  # which brings `distutils`, as that script wants, to newer Pythons
 )
 # Without what it asks for, which is of 2023: its script runs on the packages above.
 CLEANRL = ("--no-deps", "--ignore-requires-python", "cleanrl==1.2.0")
-NAMED = ("stable-baselines3", "cleanrl", "torch", "gymnasium", "ale-py", "numpy")
+NAMED = ("stable-baselines3", "cleanrl", "cpprb", "torch", "gymnasium", "ale-py", "numpy")
 
 
-def environment(home: Path = ROOT / ".venv/peers") -> Path:
+def environment(home: Path = HOME) -> Path:
     """Return the Python of the peers; install them first, unless that was done before.
 
     Raises:
