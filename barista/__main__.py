@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from param_server.errors import Crowded, Draining, ParamServerError, Refused, Untrusted, UserMistake
+from param_server.leaving import leave
 
 from barista import assembly, options
 from barista.assembly import Orders
@@ -207,4 +208,4 @@ def _log_to_stderr(worker: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -13,6 +13,7 @@ from param_server import process
 from param_server.access import Access
 from param_server.discovery import StandaloneServer, record_path, remove_record, write_record
 from param_server.errors import SnapshotFailed, UserMistake
+from param_server.leaving import leave
 from param_server.options import DEFAULT_PORT, Config, parser
 from param_server.places import logs_folder
 from param_server.recovery import new_epoch
@@ -196,4 +197,4 @@ def _say_where(parts: _Parts, record: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -31,6 +31,7 @@ CLIENT_SIDE = {
         "rehearsal",
         "wire",
         "errors",
+        "leaving",
         "ports",
     )
 }
