@@ -103,7 +103,7 @@ class Hands(NamedTuple):
 
 
 def hands(config: AgentConfig, *, threads: int, gpu: str | None = None) -> Hands:
-    """Choose the engine's device and threads, for this whole process.
+    """Choose the engine's device, precision and threads, for this whole process.
 
     Args:
         config: of the run.
@@ -111,9 +111,10 @@ def hands(config: AgentConfig, *, threads: int, gpu: str | None = None) -> Hands
         gpu: the address of the only GPU that may be.
 
     Raises:
-        barista.config.ConfigError: If the engine does not have the device.
+        barista.config.ConfigError: If the engine does not have the device or the precision.
     """
     on_gpu = _choose_device(config.device, gpu)
+    _choose_precision(config.precision)
     overlaps = pipeline.overlaps(config, threads)
     split = cores.split(threads, overlaps=overlaps, on_gpu=on_gpu)
     _limit_threads(split.engine)
@@ -274,6 +275,14 @@ def _limit_threads(count: int) -> None:
     """Have the engine use so many threads; one that cannot be told heeds OMP_NUM_THREADS."""
     if hasattr(caffe, "set_num_threads"):
         caffe.set_num_threads(count)
+
+
+def _choose_precision(precision: str) -> None:
+    if precision == "auto":
+        return
+    if not hasattr(caffe, "set_precision"):
+        raise ConfigError(f"--precision {precision}: {caffe.__file__} computes as it was built to")
+    caffe.set_precision(precision)
 
 
 def _choose_device(device: str, gpu: str | None) -> bool:

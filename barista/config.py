@@ -91,6 +91,10 @@ class AgentConfig:
         "auto", "act, draw and exchange while a gradient is computed: auto, on or off"
     )
     device: str = _option("auto", "auto, cpu or cuda:N")
+    precision: str = _option(
+        "auto",
+        "of products: float32, tf32, bf16, bf16-all, or auto, the engine's own (DDQ_PRECISION)",
+    )
     wire_dtype: str = _option(
         "float32", "of gradients and weights on their way: float32, or bfloat16 (half the bytes)"
     )
@@ -145,6 +149,7 @@ class AgentConfig:
             "prioritised" if self.prioritised else "",
             "rescaled values" if self.value_rescaling else "",
             "squared errors" if self.loss == "squared" else "",
+            self.precision if self.precision != "auto" else "",
         ]
         return ", ".join([" ".join(filter(None, parts)), *filter(None, more)])
 
@@ -199,6 +204,7 @@ CHOICES = {
     "protocol": ("ddq", "nature", "ale"),
     "loss": ("huber", "squared"),
     "overlap": ("auto", "on", "off"),
+    "precision": ("auto", "float32", "tf32", "bf16", "bf16-all"),
     "wire_dtype": ("float32", "bfloat16"),
 }
 _SHARES = ("gamma", "epsilon_start", "epsilon_end", "priority_exponent", "priority_beta")

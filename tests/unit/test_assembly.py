@@ -2,9 +2,11 @@
 
 import itertools
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
+from caffe.precision import arithmetic
 from param_server.errors import ServerUnreachable, Untrusted
 from param_server.rehearsal import EngineAbortError
 from param_server.tls import server_context
@@ -75,6 +77,25 @@ def test_threads_are_shared_out(server, tmp_path, caplog, asked, line):
     assert torch.get_num_threads() == int(line.split()[1])
     assert worker.run_round(RoundRequest(1, quota=3, deadline_s=60.0))["applied"] == 3
     worker.close()
+
+
+def test_the_engine_computes_as_asked():
+    before = arithmetic()
+    try:
+        assembly.hands(tiny.config(precision="bf16-all"), threads=1)
+        assert arithmetic() == "bf16-all"
+        assembly.hands(tiny.config(precision="auto"), threads=1)
+        assert arithmetic() == "bf16-all"  # the engine's own choice stays
+    finally:
+        caffe.set_precision(before)
+
+
+def test_an_engine_without_precisions_is_told_nothing(monkeypatch):
+    plain = SimpleNamespace(__file__="/opt/caffe", set_mode_cpu=lambda: None)
+    monkeypatch.setattr(assembly, "caffe", plain)
+    assembly.hands(tiny.config(), threads=1)
+    with pytest.raises(ConfigError, match="--precision bf16: /opt/caffe computes as it was built"):
+        assembly.hands(tiny.config(precision="bf16"), threads=1)
 
 
 _incarnations = itertools.count()
