@@ -52,41 +52,33 @@ class Study(NamedTuple):
 
 STUDIES = {
     "snake": Study(
-        "Snake, equal gradients",
+        "Is asynchrony free?  Snake, equal gradients, equal total replay",
         "ddq/Snake-v0",
-        gradients=120_000,
+        gradients=60_000,
         rounds=60,
         episodes=100,
         contenders={
-            "1 worker": Contender(1),
-            "2 workers": Contender(2),
-            "4 workers, simulated": Contender(4, serial=True),
-        },
-    ),
-    "asynchrony": Study(
-        "Is asynchrony free?  Snake, equal gradients, equal total replay",
-        "ddq/Snake-v0",
-        gradients=40_000,
-        rounds=40,
-        episodes=100,
-        contenders={
-            "serial": Contender(1, serial=True),
-            "2 asynchronous": Contender(2, serial=True),
-            "2 synchronous": Contender(2, serial=True, options={"--staleness": "sync:2"}),
-            "4 asynchronous": Contender(4, serial=True),
-            "2 asynchronous, on Spark": Contender(2),
+            "1 worker": Contender(1, serial=True),
+            "2 workers, on Spark": Contender(2),
+            "2 asynchronous, simulated": Contender(2, serial=True),
+            "2 synchronous, simulated": Contender(
+                2, serial=True, options={"--staleness": "sync:2"}
+            ),
+            "4 asynchronous, simulated": Contender(4, serial=True),
+            "1 worker, bf16-all": Contender(1, serial=True, options={"--precision": "bf16-all"}),
         },
     ),
     "pong": Study(
-        "Pong, equal gradients, equal total replay",
+        "Is asynchrony free?  Pong, equal gradients, equal total replay",
         "ALE/Pong-v5",
         gradients=120_000,
         rounds=120,
         episodes=30,
         contenders={
-            "serial": Contender(1, serial=True),
-            "2 asynchronous": Contender(2, serial=True),
+            "1 worker": Contender(1, serial=True),
+            "2 asynchronous, simulated": Contender(2, serial=True),
         },
+        options={"--precision": "bf16-all"},
     ),
 }
 

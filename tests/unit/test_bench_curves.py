@@ -49,7 +49,7 @@ def call(monkeypatch, *arguments):
 
 def test_what_is_missing_is_run_and_all_is_drawn(asked, tmp_path, monkeypatch, capsys):
     output = tmp_path / "results" / "snake.json"
-    names = ["1 worker", "4 workers, simulated"]
+    names = ["2 workers, on Spark", "4 asynchronous, simulated"]
     for seeds in (["1"], ["1", "3"]):
         options = ["--seeds", *seeds, "--contenders", *names, "--output", str(output)]
         assert call(monkeypatch, "snake", *options, "--gamma", "0.9") == 0
@@ -58,11 +58,11 @@ def test_what_is_missing_is_run_and_all_is_drawn(asked, tmp_path, monkeypatch, c
     serial = [(begin, options) for begin, options in asked if "--serial" in begin]
     assert len(spark) == len(serial) == 2
     assert all(begin[-2:] == ["--gamma", "0.9"] for begin, _ in asked)
-    assert spark[0][1]["--updates-per-round"] == 2000
-    assert serial[0][1]["--updates-per-round"] == 500
+    assert spark[0][1]["--updates-per-round"] == 500
+    assert serial[0][1]["--updates-per-round"] == 250
     lines = capsys.readouterr().out.splitlines()
-    row = next(line for line in reversed(lines) if line.startswith("| 1 worker "))
-    assert row == "| 1 worker | 2 | 2.50 ± 1.00 (1.50, 3.50) | 120 | 80 | 0.50 | 1.0 |"
+    row = next(line for line in reversed(lines) if line.startswith("| 2 workers, on Spark "))
+    assert row == "| 2 workers, on Spark | 2 | 2.50 ± 1.00 (1.50, 3.50) | 120 | 80 | 0.50 | 1.0 |"
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     curve = json.loads(output.read_text())["runs"][0]["curve"]
     assert curve == [[60, 600, 1.0], [80, 800, 2.0]]
@@ -76,4 +76,4 @@ def test_no_run_begins_after_the_time_is_up(asked, tmp_path, monkeypatch):
 def test_an_unknown_contender_is_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         call(monkeypatch, "pong", "--contenders", "nobody")
-    assert "'nobody' is none of serial" in capsys.readouterr().err
+    assert "'nobody' is none of 1 worker" in capsys.readouterr().err
