@@ -199,7 +199,11 @@ def _train_serially(job: Job) -> int:
     from barista.players import play_here  # noqa: PLC0415
     from barista.serial import SerialRounds, make_workers  # noqa: PLC0415
 
-    config = AgentConfig.from_json({**job.config.to_json(), "workers": job.given.workers or 1})
+    told = {
+        "workers": job.given.workers or 1,
+        "push_period": job.config.push_period or 1,  # auto: an exchange costs nothing here
+    }
+    config = AgentConfig.from_json({**job.config.to_json(), **told})
     check_memory(job, config)
     with LocalServer.open(server_arguments(job), print, job.interrupts) as server:
         rounds = SerialRounds(make_workers(config, job.net, server, job.run))

@@ -24,8 +24,9 @@ class ConfigError(ValueError):
     """An option has a value that cannot work; the message is one line that names the option."""
 
 
-def _option(default: Any, explained: str) -> Any:
-    return field(default=default, metadata={"help": explained})
+def _option(default: Any, explained: str, **words: Any) -> Any:
+    """Return a field; `words` may be typed in place of values."""
+    return field(default=default, metadata={"help": explained, "words": words})
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,12 @@ class AgentConfig:
         False, "each copy of the game explores at a rate of its own, from 0.4 down to 0.0007"
     )
     target_period: int = _option(500, "updates between two refreshes of the target network")
-    push_period: int = _option(1, "gradients whose mean is one push")
+    push_period: int = _option(
+        1,
+        "gradients whose mean is one push; auto: as many as keep exchange within a fifth of a "
+        "worker's time",
+        auto=0,
+    )
     pull_period: int = _option(1, "pushes between two pulls of the weights")
     reward_clip: bool = _option(True, "clip rewards to [-1, 1] for learning")
     overlap: str = _option(
@@ -107,6 +113,7 @@ class AgentConfig:
             self._require(name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
         for name in ("seed", "epsilon_steps", "priority_beta_steps"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
+        self._require("push_period", self.push_period >= 0, "at least 1, or auto")
         self._require("game", bool(self.game.strip()), "a Gymnasium id")
         self._require("n_step", self.n_step <= 255, "at most 255")
         self._require(
@@ -216,7 +223,6 @@ _AT_LEAST_ONE = (
     "n_step",
     "steps_per_update",
     "target_period",
-    "push_period",
     "pull_period",
 )
 _TYPE_NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}

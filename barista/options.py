@@ -14,7 +14,7 @@ from barista.config import AGENTS, AgentConfig, defaults_for, option_name
 from barista.server_options import add_server_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 DEFAULT_MINUTES = 4.0  # of training; with start, stop and evaluation about five on two cores
 
@@ -101,9 +101,19 @@ def add_agent_options(parser: argparse.ArgumentParser) -> None:
         if isinstance(default, bool):
             keywords["action"] = argparse.BooleanOptionalAction
         else:
-            keywords["type"] = _TYPES[type(default)]
+            keywords["type"] = _typed(_TYPES[type(default)], each.metadata["words"])
             keywords["metavar"] = type(default).__name__.upper()
         group.add_argument(option_name(each.name), **keywords)
+
+
+def _typed(type_: Callable[[str], Any], words: Mapping[str, Any]) -> Callable[[str], Any]:
+    """Return a parser of values that also knows words for some of them."""
+
+    def parse(text: str) -> Any:
+        return words[text] if text in words else type_(text)
+
+    parse.__name__ = type_.__name__  # argparse names it in its complaint
+    return parse
 
 
 def agent_config(given: argparse.Namespace, inherited: Mapping[str, Any]) -> AgentConfig:

@@ -39,25 +39,26 @@ class Outbox:
     Args:
         identity: of the worker.
         layout: of the network's parameters, P of them.
-        period: gradients whose mean is one push.
+        period: gradients whose mean is one push; may be changed between two pushes.
         beside: whether a push is under way while the next gradients are computed.
     """
 
     def __init__(
-        self, identity: Identity, layout: Layout, *, period: int, beside: bool = False
+        self, identity: Identity, layout: Layout, *, period: int = 1, beside: bool = False
     ) -> None:
-        self._identity, self._layout, self._period = identity, layout, period
-        self._borrows = period == 1 and not beside  # a gradient that is pushed before the next one
+        self._identity, self._layout = identity, layout
+        self.period, self._beside = period, beside
         self._sequence = 0
         #: Agent steps that no answer has confirmed.
         self.steps = 0
         self._returns: list[float] = []
         self._lengths: list[int] = []
-        self._sum = np.zeros(layout.size, np.float32)
+        self._rooms = list(np.zeros((2, layout.size), np.float32))  # one is pushed, one gathers
+        self._sum = self._rooms[0]
         self._gathered: list[LearnStats] = []  # of the gradients in the sum
         self._version: tuple[int, int] | None = None  # (epoch, version) that they are of
         #: Float32 [P]: the mean that the newest push goes with, until the next one is made.
-        self.gradient = np.zeros_like(self._sum)
+        self.gradient = self._rooms[1]
         self._sent = 0  # gradients in it
         self._seconds_then: Mapping[str, float] = {}  # when the newest push was made
         self._seconds_told: Mapping[str, float] = {}  # when the newest confirmed one was
@@ -65,7 +66,7 @@ class Outbox:
     @property
     def is_full(self) -> bool:
         """Whether there is a push to be made."""
-        return len(self._gathered) >= self._period
+        return len(self._gathered) >= self.period
 
     def add_steps(self, steps: int, returns: list[float], lengths: list[int]) -> None:
         """Add agent steps, and returns and lengths of the episodes that they ended."""
@@ -81,11 +82,12 @@ class Outbox:
             stats: what it was computed from.
             of: (epoch, version) of the weights that it was computed at.
         """
-        if self._borrows:
+        if self.period == 1 and not self._beside:  # it is pushed before there is another
             self._sum, self._gathered = gradient, []
         elif self._gathered and self._version == of:
             self._sum += gradient
         else:
+            self._sum = self._rooms[self.gradient is self._rooms[0]]
             np.copyto(self._sum, gradient)
             self._gathered = []
         self._gathered.append(stats)
@@ -113,7 +115,7 @@ class Outbox:
         """
         assert self._version is not None
         epoch, version = self._version
-        self._sum, self.gradient = self.gradient, self._sum
+        self.gradient = self._sum
         self._sent = len(self._gathered)
         if self._sent > 1:
             self.gradient /= self._sent

@@ -39,9 +39,10 @@ class RoundRequest:
     partition: int = 0  # Spark's, for the record
     quota: int = 0  # pushes of all workers that complete the round; 0: none do
     deadline_s: float = math.inf  # seconds from now
+    push_period: int = 0  # gradients in a push; 0: what the configuration says
 
     def __post_init__(self) -> None:
-        for name in ("number", "partition", "quota"):
+        for name in ("number", "partition", "quota", "push_period"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise ValueError(f"{name} is {value!r}, expected a count")

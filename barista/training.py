@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from barista import dqn
 from barista.alarm_lines import AlarmLines
+from barista.push_period import PushPeriod, costs
 from barista.report import describe
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class Training:
         self._evaluate_every = evaluate_every  # rounds; 0: never
         self._deadline: float | None = None
         self._pushes_per_s = 0.0
+        self._push_period = PushPeriod(config.push_period, workers)
         self._snapshot_error = ""
         self._alarms = AlarmLines(progress.say)
         self._score: Score | None = None  # that has come in this round
@@ -155,6 +157,7 @@ class Training:
             "number": number,
             "quota": pushes * self._workers,
             "deadline_s": limit_s,
+            "push_period": self._push_period.now,
         }
         began = time.monotonic()
         job = self._rounds.start(request, f"ddq round {number}: {self._summary()}")
@@ -252,15 +255,26 @@ class Training:
             self.last_status = status
             self._alarms.show(status)
         self._progress.end_of_round(self._line(number))
+        period = self._push_period.now
+        self._choose_push_period(rows, seconds)
         return {
             "round": number,
             "time": time.time(),
             "seconds": round(seconds, 3),
             "epsilon": self.epsilon(),
+            "push_period": period,
             **{key: self.last_status.get(key) for key in REPORTED},
             "alarms": self._alarms.active,
             "workers": rows,
         }
+
+    def _choose_push_period(self, rows: list[dict[str, Any]], seconds: float) -> None:
+        """Say how many gradients the next round's pushes hold, where that is for us to choose."""
+        busy = float(self.last_status.get("busy") or 0.0)
+        found = costs(rows, self._push_period.now, seconds=seconds, busy=busy)
+        if found and (line := self._push_period.follow(found)):
+            self._progress.say(line)
+            self._pushes_per_s = found.pushes_per_s(self._workers, self._push_period.now)
 
     def _keep(self, row: dict[str, Any]) -> None:
         """Add a line to the run's metrics."""

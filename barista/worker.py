@@ -82,7 +82,7 @@ class Worker:
     Args:
         layout: of the network's parameters.
         ordinal: among the workers of the run: which rungs of the ladder of ε are its own.
-        overlaps: whether it acts, draws and exchanges while a gradient is computed.
+        overlaps: whether it acts, draws and exchanges beside computing.
         clock: seconds.
     """
 
@@ -115,17 +115,16 @@ class Worker:
         self._schedules = Schedules(config, ordinal)
         self._tally = RoundTally({})
         self._inherited = replay.size  # transitions that were there before us
-        # Where the server stands, as far as this worker knows.
+        # As far as this worker knows.
         self._known: tuple[int, int] | None = None  # (epoch, version) of θ
         self._known_target: tuple[int, int] | None = None  # (epoch, target version) of θ⁻
         self._reported_steps = 0  # agent steps of all workers
         # What the server has not been told, and what it was told and has not answered.
-        self._outbox = Outbox(identity, layout, period=config.push_period, beside=overlaps)
+        self._outbox = Outbox(identity, layout, period=config.push_period or 1, beside=overlaps)
         self._pushed: Push | None = None
         self._weights = np.zeros(layout.size, np.float32)  # what pulls are read into
         self._pushes_since_pull = 0
         self._steps_owed = 0
-        # For those who watch.
         self._updates = self._episodes = 0
         self._recent_returns: list[float] = []
         self._newest_loss: list[float] = []
@@ -187,6 +186,7 @@ class Worker:
             self._stop = stop
         self._began = self._clock()
         self._deadline = self._began + request.deadline_s
+        self._outbox.period = request.push_period or self._outbox.period
         self._pull()
 
     def end_round(self, request: RoundRequest) -> RoundMetrics:

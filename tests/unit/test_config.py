@@ -65,7 +65,7 @@ def test_a_whole_number_is_taken_for_a_float():
         ({"epsilon_steps": -1}, "--epsilon-steps must be at least 0, not -1"),
         ({"num_envs": 0}, "--num-envs must be at least 1, not 0"),
         ({"n_step": 256}, "--n-step must be at most 255, not 256"),
-        ({"push_period": 0}, "--push-period must be at least 1, not 0"),
+        ({"push_period": -1}, "--push-period must be at least 1, or auto, not -1"),
         ({"game": " "}, "--game must be a Gymnasium id, not ' '"),
         ({"game": None}, "--game must be a text, not None"),
         ({"device": "gpu"}, "--device must be auto, cpu or cuda:N, not 'gpu'"),

@@ -121,3 +121,20 @@ def test_dropping_counts_what_was_pushed_and_what_was_gathered():
     assert box.drop_gradients() == 3
     assert box.drop_gradients() == 0
     assert not box.is_full
+
+
+def test_the_period_may_change_between_two_pushes():
+    """A learner's own array, which was pushed while the period was 1, is not gathered into."""
+    box = outbox()
+    theirs = np.ones(3, np.float32)
+    for _ in range(3):
+        box.add_gradient(theirs, stats(0.5), (1, 0))
+        sealed(box)
+    box.period = 2
+    for expected in (3.0, 5.0):
+        for value in (expected - 1, expected + 1):
+            theirs[:] = value
+            box.add_gradient(theirs, stats(0.5), (1, 0))
+        sealed(box)
+        assert box.gradient.tolist() == [expected] * 3
+        assert theirs.tolist() == [expected + 1] * 3

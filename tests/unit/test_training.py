@@ -77,21 +77,23 @@ class Progress:
 
 
 def row(applied=50, **changes):
-    stages = {"act_s": 1.0, "sample_s": 0.0, "compute_s": 3.0, "exchange_s": 1.0}
-    counts = {"applied": applied, "gathered": 0, "rejected": 0}
+    stages = {
+        "act_s": 1.0, "sample_s": 0.0, "compute_s": 3.0, "exchange_s": 1.0, "wait_s": 0.0,
+    }  # fmt: skip
+    counts = {"applied": applied, "gathered": 0, "rejected": 0, "late": 0}
     return {"worker": "w", **counts, "restarts": [], **stages, **changes}
 
 
 @pytest.fixture
 def make(tmp_path):
-    def make(jobs, server=None, evaluator=None, evaluate_every=0, **limits):
+    def make(jobs, server=None, evaluator=None, evaluate_every=0, push_period=1, **limits):
         limits = {"rounds": 2, "minutes": None, "updates_per_round": None, **limits}
         return training.Training(
             rounds=jobs,
             server=server or Server(),
             folder=RunFolder.create(tmp_path / "run"),
             progress=Progress(),
-            config=defaults_for("ddq/Snake-v0", workers=2),
+            config=defaults_for("ddq/Snake-v0", workers=2, push_period=push_period),
             log=Path("log"),
             workers=2,
             limits=training.Limits(**limits),
@@ -280,3 +282,13 @@ def test_without_evaluations_none_is_begun(make):
     evaluator = Evaluator(delay=1)
     make(Rounds(Job([row()])), evaluator=evaluator, rounds=3).run()
     assert evaluator.begun == []
+
+
+def test_a_dear_exchange_lengthens_the_push_period(make):
+    """4 s of work and 4 s of exchange for 50 pushes: four gradients a push make it a fifth."""
+    rounds = Rounds(Job([row(50, exchange_s=4.0)] * 2))
+    work = make(rounds, server=Server(busy=0.0), push_period=0)
+    work.run()
+    assert [asked["push_period"] for asked, _ in rounds.asked] == [1, 4]
+    assert rounds.asked[1][0]["quota"] == 100  # 20 s of 2.5 pushes a second, for each of two
+    assert any(line.startswith("push period 4: ") for line in work._progress.said)
