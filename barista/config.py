@@ -72,6 +72,8 @@ class AgentConfig:
     replay_capacity: int = _option(100_000, "transitions held, all workers together")
     replay_dir: str = _option("", "folder that holds the replay, for one larger than memory")
     compress_replay: bool = _option(False, "keep frames compressed: less memory, slower draws")
+    replay_to: str = _option("", "folder that the replay's episodes are written to at the end")
+    replay_from: str = _option("", "folder of such episodes, to begin with a replay that has them")
     warmup: int = _option(10_000, "agent steps before the first gradient, all workers together")
     steps_per_update: int = _option(4, "agent steps that a worker takes for one gradient")
     epsilon_start: float = _option(

@@ -1,4 +1,4 @@
-"""The folder of a run: `config.json`, `metrics.jsonl`, `curve.png`, `snapshots/`.
+"""The folder of a run: `config.json`, `metrics.jsonl`, its tables, `curve.png`, `snapshots/`.
 
 Everything that a run leaves lies here, and what is needed to go on from it: `--resume` takes such a
 folder, or one of its snapshots.
@@ -88,10 +88,18 @@ class RunFolder:
         whole = [p for p in self.snapshots.glob("*") if p.name.isdecimal()]
         return max(whole, key=lambda p: int(p.name), default=None)
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
+    def append(self, *rows: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl for each round, and a file to the tables for all of them.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
         with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        if rounds := [row for row in rows if "round" in row]:
+            from barista import tables  # noqa: PLC0415 (pyarrow: not before Spark is started)
+
+            tables.write(self.path, rounds)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl; a torn last line is left out."""

@@ -155,6 +155,18 @@ def test_a_replay_on_disk_is_warm_when_it_is_found_again(tmp_path, store):
         made(tmp_path, store, replay_dir=str(folder), gamma=0.5)
 
 
+def test_experience_of_one_worker_warms_another(tmp_path, store):
+    folder = str(tmp_path / "experience")
+    worker = made(tmp_path, store, replay_to=folder)
+    worker.run_round(RoundRequest(1, quota=3))
+    size = worker.progress()["replay_size"]
+    worker.close()
+    again = made(tmp_path, store, replay_from=folder, n_step=1)
+    assert again.progress()["replay_size"] >= size
+    assert again.is_warm
+    again.close()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_way_to_the_server_is_said_in_one_line(server, tmp_path, caplog, dtype):
     caplog.set_level("INFO", "barista")
