@@ -42,7 +42,7 @@ SILENT_S = 25.0  # a server that has not answered for so long is given up
 TOUCH_S = 5.0  # well within any lease, and before the server is thought to be silent
 MAX_REVIVALS = 3
 _CERTIFICATE = re.compile(r"-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----.+?-----END \1-----", re.DOTALL)
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound to)
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound to)
 
 
 class ServerLinkError(RuntimeError):
@@ -147,7 +147,7 @@ class ServerLink:
         start = partial(start_embedded, token=token, log_path=log, timeout_s=START_TIMEOUT_S)
         own = Own(start(wish.arguments), wish.arguments, start)
         host, port = split_address(own.process.address)
-        address = f"{wish.host}:{port}" if host in _WILDCARDS else own.process.address
+        address = f"{wish.host}:{port}" if host in WILDCARDS else own.process.address
         try:
             return cls(address, token, wish.run, own=own, ca=wish.ca)
         except BaseException:

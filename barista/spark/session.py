@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import time
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +18,11 @@ from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
 
+from barista.spark import cluster, shipping
 from barista.spark.rounds import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 DEFAULT_MASTER = "local[2,4]"  # two slots; a task may fail four times
 
@@ -57,8 +57,13 @@ class SessionError(RuntimeError):
         self.exit_code = exit_code
 
 
-def check_conf(conf: SparkConf) -> None:
-    """Refuse what Spark would answer by waiting for ever.
+def check_conf(conf: SparkConf, device: str = "auto", folder: Path | None = None) -> None:
+    """Refuse what would wait for ever, not start, or vanish at the end.
+
+    Args:
+        conf: Spark's settings.
+        device: `--device`.
+        folder: Of the run; None where nothing is kept.
 
     Raises:
         SessionError: One line that says what to change.
@@ -70,6 +75,11 @@ def check_conf(conf: SparkConf) -> None:
                     f"{key} is set, but a local master has no GPU resources and Spark would wait "
                     "for ever: leave it out and use --device cuda:0"
                 )
+    settings = dict(conf.getAll())
+    wrong = cluster.address_limit(settings, device)
+    wrong = wrong or (cluster.vanishing_folder(settings, folder) if folder else None)
+    if wrong:
+        raise SessionError(wrong)
 
 
 def master() -> str:
@@ -88,15 +98,20 @@ def _conf() -> SparkConf:
     return SparkConf()
 
 
-def open_context(name: str) -> SparkContext:
+def open_context(name: str, *, device: str = "auto", folder: Path | None = None) -> SparkContext:
     """Start Spark.
+
+    Args:
+        name: Of the application.
+        device: `--device`.
+        folder: Of the run; None where nothing is kept.
 
     Raises:
         SessionError: If a setting cannot work.
     """
     conf = _conf().setIfMissing("spark.app.name", name)
     conf.setIfMissing("spark.master", DEFAULT_MASTER)
-    check_conf(conf)
+    check_conf(conf, device, folder)
     for key, value in {**SETTINGS, **_engine_settings()}.items():
         conf.setIfMissing(key, value)
     if (conf.get("spark.master") or "").startswith("local"):
@@ -159,6 +174,11 @@ def is_local(master: str | None) -> bool:
     )
 
 
+def settings(context: SparkContext) -> dict[str, str]:
+    """Return Spark's settings, the master's among them."""
+    return {**dict(context.getConf().getAll()), "spark.master": str(context.master)}
+
+
 def driver_host(context: SparkContext) -> str:
     """Return the address by which executors reach the driver."""
     return context.getConf().get("spark.driver.host") or "127.0.0.1"
@@ -193,7 +213,12 @@ def slots_per_executor(context: SparkContext) -> int:
     """Return how many tasks one executor can run at once, or more."""
     if is_local(context.master):
         return task_slots(context, None)
-    return int(context.getConf().get("spark.executor.cores", "0") or 0) or MANY_SLOTS
+    conf = context.getConf()
+    # https://spark.apache.org/docs/latest/configuration.html, spark.executor.cores: 1 on YARN and
+    # Kubernetes, all of a host's on a standalone cluster.
+    default = "1" if cluster.is_container(settings(context)) else str(MANY_SLOTS)
+    cores = int(conf.get("spark.executor.cores", default) or default)
+    return max(1, cores // int(conf.get("spark.task.cpus", "1") or 1))
 
 
 def ship_code(context: SparkContext, folder: Path) -> None:
@@ -202,28 +227,4 @@ def ship_code(context: SparkContext, folder: Path) -> None:
     Spark hands the file itself to executors, late ones too: it stays in `folder`.
     """
     if not is_local(context.master):
-        context.addPyFile(str(write_pyfiles(folder / "ddq-pyfiles.zip")))
-
-
-def write_pyfiles(path: str | Path) -> Path:
-    """Write a zip for `--py-files` with what a Barista imports; returns its path."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file, name in _sources():
-            archive.write(file, name)
-    return target
-
-
-def _sources() -> Iterator[tuple[Path, str]]:
-    root = Path(__file__).resolve().parents[2]
-    yield root / "replay.py", "replay.py"
-    # Each package under its import name: `caffe` is caffe/python/caffe, see setup.py.
-    for folder, name in (
-        (root / "barista", "barista"),
-        (root / "caffe/python/caffe", "caffe"),
-        (root / "param-server/param_server", "param_server"),
-    ):
-        for file in sorted(folder.rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                yield file, f"{name}/{file.relative_to(folder)}"
+        context.addPyFile(str(shipping.write_pyfiles(folder / "ddq-pyfiles.zip")))

@@ -1,19 +1,18 @@
 """Spark's settings, and the code that is shipped."""
 
-import subprocess
-import sys
-import zipfile
-
 import pytest
 
 from barista.spark import session
 
 
 class Conf(dict):
-    """SparkConf's two methods that are asked, without a JVM."""
+    """SparkConf's methods that are asked, without a JVM."""
 
     def contains(self, key):
         return key in self
+
+    def getAll(self):  # noqa: N802 (Spark's name)
+        return self.items()
 
 
 @pytest.mark.parametrize("key", ["spark.task.resource.gpu.amount"])
@@ -27,6 +26,17 @@ def test_gpus_of_a_cluster_are_not(master):
     session.check_conf(Conf({"spark.master": master, "spark.task.resource.gpu.amount": "1"}))
 
 
+def test_what_a_cluster_could_not_do_is_refused(tmp_path):
+    limited = {"spark.master": "yarn", "spark.executor.pyspark.memory": "4g"}
+    session.check_conf(Conf(limited))
+    with pytest.raises(session.SessionError, match="address space"):
+        session.check_conf(Conf(limited), "cuda:0")
+    away = Conf({"spark.master": "yarn", "spark.submit.deployMode": "cluster"})
+    session.check_conf(away)
+    with pytest.raises(session.SessionError, match="put --run-dir on storage that stays"):
+        session.check_conf(away, folder=tmp_path)
+
+
 def test_executors_use_the_engine_of_the_driver(monkeypatch, tmp_path):
     for name in ("DDQ_CAFFE", "DDQ_PRECISION"):
         monkeypatch.delenv(name, raising=False)
@@ -36,32 +46,6 @@ def test_executors_use_the_engine_of_the_driver(monkeypatch, tmp_path):
     assert session._engine_settings() == {"spark.executorEnv.DDQ_CAFFE": str(tmp_path / "pycaffe")}
     monkeypatch.setenv("DDQ_PRECISION", "bf16")
     assert session._engine_settings()["spark.executorEnv.DDQ_PRECISION"] == "bf16"
-
-
-def test_the_zip_holds_what_a_barista_imports(tmp_path):
-    path = session.write_pyfiles(tmp_path / "new" / "files.zip")
-    names = set(zipfile.ZipFile(path).namelist())
-    assert {
-        "replay.py",
-        "barista/__main__.py",
-        "caffe/__init__.py",
-        "param_server/client.py",
-    } <= names
-    assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
-
-
-def test_a_barista_starts_from_the_zip_alone(tmp_path):
-    path = session.write_pyfiles(tmp_path / "files.zip")
-    code = (
-        "import sys; sys.path[:] = [p for p in sys.path if 'distributed' not in p]\n"
-        f"sys.path.insert(0, {str(path)!r})\n"
-        "import barista.__main__, barista.assembly, caffe, replay\n"
-        "print(barista.__file__, caffe.__file__, caffe.Net)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.count("files.zip") == 2
 
 
 class Cluster:
