@@ -3,8 +3,9 @@
     spark-submit --master local[2,4] ddq.py --game ALE/Pong-v5
     python ddq.py --serial --game ALE/Pong-v5
 
-This file reads the options and composes the parts: on Spark with a server of its own process, or
-serially in this one.  What a round is lies in barista/, what becomes of gradients in param-server/.
+This file reads the options and composes the parts: on Spark, with a server of its own process or
+with none, or serially in this one.  What a round is lies in barista/, what becomes of gradients in
+param-server/.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from param_server.errors import ParamServerError, UserMistake
 
-from barista import model, options, results, server_options
+from barista import memory, model, options, results, server_options
 from barista.config import AgentConfig, ConfigError
 from barista.episodes import PlayError
 from barista.evaluation import Evaluator
@@ -31,6 +33,7 @@ from barista.report import Progress, profile
 from barista.rounds import RoundError
 from barista.run_folder import RunFolderError
 from barista.server_link import ServerLink, ServerLinkError, Wish
+from barista.synchronous import Updates
 from barista.training import Limits, Training, TrainingError
 
 if TYPE_CHECKING:
@@ -63,7 +66,11 @@ def main(argv: list[str] | None = None) -> int:
     halt = False
     try:
         job = prepare(options.driver_parser().parse_args(argv), interrupts)
-        return _train_serially(job) if job.given.serial else _train_on_spark(job)
+        if job.given.doctor:
+            return _examine(job)
+        if job.given.serial:
+            return _train_serially(job)
+        return _train_on_spark(job) if job.given.exchange != "spark" else _train_in_step(job)
     except (UsageError, ConfigError, GameError, model.ModelError, RunFolderError) as error:
         code, said = 2, str(error)
     except (UserMistake, ParamServerError) as error:
@@ -85,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train_on_spark(job: Job) -> int:
-    from barista.spark import session  # noqa: PLC0415 (pyspark: only when there is work for it)
+    # pyspark only when there is work for it
+    from barista.spark import cluster, session  # noqa: PLC0415
 
     with ExitStack() as stack:
         # The server and Spark each take seconds to start: side by side.
@@ -94,8 +102,10 @@ def _train_on_spark(job: Job) -> int:
         try:
             if session.is_local(session.master()):
                 link = starter.submit(ServerLink.open, _wish(job, "127.0.0.1"))
-            context = session.open_context(f"ddq {job.config.game}")
+            context = _open_spark(job)
             stack.callback(context.stop)
+            if in_clear := cluster.closures_in_clear(session.settings(context)):
+                _complain(f"warning: {in_clear}")
             if link is None:
                 link = starter.submit(ServerLink.open, _wish(job, session.driver_host(context)))
             server = link.result()
@@ -111,6 +121,34 @@ def _train_on_spark(job: Job) -> int:
             raise
         stack.callback(server.close)
         return _run(job, _spark_site(job, context, server))
+
+
+def _open_spark(job: Job) -> SparkContext:
+    from barista.spark import session  # noqa: PLC0415
+
+    return session.open_context(
+        f"ddq {job.config.game}", device=job.config.device, folder=job.folder.path
+    )
+
+
+def _examine(job: Job) -> int:
+    """Say what would go wrong on the executors; returns 0 if nothing, else 1."""
+    from barista.spark import doctor, session  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        stack.callback(job.folder.discard)
+        try:
+            context = _open_spark(job)
+        except session.SessionError as error:
+            raise ServerLinkError(str(error), error.exit_code) from error
+        stack.callback(context.stop)
+        slots = session.task_slots(context, job.given.workers)
+        workers = _workers(job, context, slots)
+        session.ship_code(context, job.folder.path)
+        config = AgentConfig.from_json({**job.config.to_json(), "workers": workers})
+        lines, is_well = doctor.consult(context, job, config, slots)
+    print("\n".join(lines), flush=True)
+    return 0 if is_well else 1
 
 
 def _wish(job: Job, host: str) -> Wish:
@@ -138,26 +176,47 @@ def _abandon(link: Future[ServerLink] | None) -> None:
             link.result().close()
 
 
-def _spark_site(job: Job, context: SparkContext, server: ServerLink) -> Site:
-    from barista.spark import session, task  # noqa: PLC0415
+def _train_in_step(job: Job) -> int:
+    """Train with Spark alone: this process holds the weights, each update is a job."""
+    from barista.local_server import LocalServer  # noqa: PLC0415 (PyTorch: seconds)
+    from barista.spark import session  # noqa: PLC0415
+
+    with ExitStack() as stack:
+        server = stack.enter_context(LocalServer.open(server_arguments(job), print, job.interrupts))
+        try:
+            context = _open_spark(job)
+            stack.callback(context.stop)
+            job.interrupts.check()
+        except session.SessionError as error:
+            raise ServerLinkError(str(error), error.exit_code) from error
+        except KeyboardInterrupt as interrupt:
+            raise StartInterrupted from interrupt
+        return _run(job, _spark_site(job, context, server))
+
+
+def _spark_site(job: Job, context: SparkContext, server: ServerLink | LocalServer) -> Site:
+    from barista.spark import cluster, session, task  # noqa: PLC0415
     from barista.spark.evaluation import play_on_spark  # noqa: PLC0415
-    from barista.spark.rounds import Rounds  # noqa: PLC0415
+    from barista.spark.rounds import Rounds, SynchronousRounds  # noqa: PLC0415
 
     slots = session.task_slots(context, job.given.workers)
     workers = _workers(job, context, slots)
     config = AgentConfig.from_json({**job.config.to_json(), "workers": workers})
+    per_executor = session.slots_per_executor(context)
     if session.is_local(context.master):
         check_memory(job, config)
+    else:
+        each = memory.worker_bytes(config, job.spec, server.parameters)
+        in_one = min(workers, per_executor)
+        short = cluster.memory_shortage(session.settings(context), each, in_one)
+        if short:
+            raise UsageError(short)
     session.ship_code(context, job.folder.path)
-    per_executor = session.slots_per_executor(context)
     assignment = task.Assignment(
         round={},
         orders={
-            "server": server.address,
-            "token": server.token,
-            "ca": server.trusted(),
+            **_way_to(server, job, config),
             "run": job.run,
-            "config": config.to_json(),
             "local_workers": min(workers, per_executor),
             "alone": session.is_local(context.master),
         },
@@ -165,14 +224,28 @@ def _spark_site(job: Job, context: SparkContext, server: ServerLink) -> Site:
         log=str(job.logs / "barista.log"),
         host=socket.gethostname(),
     )
+    rounds = Rounds(context, workers, assignment)
+    if not isinstance(server, ServerLink):
+        updates = Updates(server, job.run, workers)
+        rounds = SynchronousRounds(context, workers, assignment, updates)
     return Site(
         where=f"{context.master}, {slots} task slot{'s' * (slots > 1)}",
         master=str(context.master),
         server=server,
-        rounds=Rounds(context, workers, assignment),
+        rounds=rounds,
         hall=partial(play_on_spark, context, check=job.interrupts.check, say=print),
         config=config,
     )
+
+
+def _way_to(server: ServerLink | LocalServer, job: Job, config: AgentConfig) -> dict[str, Any]:
+    """Return the part of a Barista's orders that says where gradients go, and how."""
+    if isinstance(server, ServerLink):
+        way = {"server": server.address, "token": server.token, "ca": server.trusted()}
+        return {**way, "config": config.to_json()}
+    # What is to be the same twice happens in turn.
+    config = replace(config, overlap="off")
+    return {"server": "", "token": "", "net": job.net.read_text(), "config": config.to_json()}
 
 
 def _workers(job: Job, context: SparkContext, slots: int) -> int:

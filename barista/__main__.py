@@ -128,7 +128,10 @@ def _run(orders: Orders, given: argparse.Namespace) -> int:
         with os.fdopen(given.ready_fd, "w") as announced:
             announced.write(f"{requests.port}\n")
     _log.info(
-        "listening on 127.0.0.1:%d, pid %d, server %s", requests.port, os.getpid(), orders.server
+        "listening on 127.0.0.1:%d, pid %d, server %s",
+        requests.port,
+        os.getpid(),
+        orders.server or "none: updates are Spark's jobs",
     )
     return _guarded(lambda: _work(orders, desk, holder), desk)
 
@@ -172,7 +175,7 @@ def _work(orders: Orders, desk: RoundDesk, holder: list[Worker]) -> None:
 
 def _work_in(folder: Path, orders: Orders, desk: RoundDesk, holder: list[Worker]) -> None:
     config = AgentConfig.from_json(orders.config)
-    worker = assembly.assemble(orders, config, folder)
+    worker = assembly.assemble(orders, config, folder, desk.mailbox)
     holder.append(worker)
     if orders.executor is None:  # started by hand: one round without end
         desk.submit(RoundRequest(number=0, partition=0, quota=0, deadline_s=math.inf))

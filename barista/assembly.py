@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from barista.exchange import Exchange
     from barista.games.vector import VectorGame
     from barista.learner import Nets
+    from barista.mailbox import Mailbox
 
 _log = logging.getLogger(__name__)
 
@@ -55,15 +56,19 @@ class Orders(NamedTuple):
     gpu: str | None = None  # the address that Spark gave its task
     executor: dict[str, float] | None = None  # pid and start time of whom it must not outlive
     ca: str = ""  # PEM of the certificates to trust, where the server speaks TLS
+    net: str = ""  # the network's prototxt, where no server is there to be asked
 
 
-def assemble(orders: Orders, config: AgentConfig, folder: Path) -> Worker:
+def assemble(
+    orders: Orders, config: AgentConfig, folder: Path, mailbox: Mailbox | None = None
+) -> Worker:
     """Return a worker that is ready for its first round.
 
     Args:
         orders: what it is told.
         config: its hyper-parameters.
         folder: for files that it needs as long as it works.
+        mailbox: its way to the driver, where there is no server.
 
     Raises:
         barista.games.GameError: If the game cannot be played.
@@ -74,7 +79,20 @@ def assemble(orders: Orders, config: AgentConfig, folder: Path) -> Worker:
     """
     threads = orders.threads or cores.share(orders.local_workers)
     own = hands(config, threads=threads, gpu=orders.gpu)
-    ca = folder / "ca.pem"
+    net = folder / "train_val.prototxt"
+    if orders.server:
+        exchange = _served(orders, config, net)
+    else:
+        assert mailbox is not None
+        exchange = mailbox
+        net.write_text(orders.net)
+    identity = Identity(orders.run, orders.worker, orders.incarnation)
+    return build(config, net, own, exchange=exchange, identity=identity, ordinal=orders.ordinal)
+
+
+def _served(orders: Orders, config: AgentConfig, net: Path) -> Exchange:
+    """Return the way to the server, whose network is written to `net`."""
+    ca = net.with_name("ca.pem")
     if orders.ca:
         ca.write_text(orders.ca)
     # Short tries: the worker itself asks again for a lease, and its heart beats meanwhile.
@@ -88,11 +106,8 @@ def assemble(orders: Orders, config: AgentConfig, folder: Path) -> Worker:
         tls_ca=ca if orders.ca else None,
         dtype=config.wire_dtype,
     )
-    net = folder / "train_val.prototxt"
     net.write_text(client.prototxt().net)
-    exchange = _exchange(client, config, is_tls=bool(orders.ca))
-    identity = Identity(orders.run, orders.worker, orders.incarnation)
-    return build(config, net, own, exchange=exchange, identity=identity, ordinal=orders.ordinal)
+    return _exchange(client, config, is_tls=bool(orders.ca))
 
 
 class Hands(NamedTuple):
@@ -216,7 +231,12 @@ def make_worker(
     own_seed = config.seed_for(identity.worker) if seed is None else seed
     exploring, drawing = np.random.default_rng(own_seed).spawn(2)
     spec = game.spec
-    replay = ReplayBuffer(
+    kind = ReplayBuffer
+    if config.replay_to or config.replay_from:
+        from barista import experience  # noqa: PLC0415 (pyarrow: only where it is needed)
+
+        kind = experience.KeptReplay if config.replay_to else kind
+    replay = kind(
         config.replay_share,
         frame_shape=spec.frame_shape,
         frame_dtype=spec.dtype,
@@ -233,6 +253,8 @@ def make_worker(
             settings={name: getattr(config, name) for name in _STORED_BY},
         ),
     )
+    if config.replay_to or config.replay_from:
+        experience.attach(replay, config, spec, ordinal=ordinal)
     learner = make_learner(nets, config, spec.num_actions)
     return Worker(
         actor=Actor(game, nets.act, replay, config, exploring),

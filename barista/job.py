@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import psutil
 
 import caffe
-from barista import model, one_net, options, server_options
+from barista import memory, model, one_net, options, server_options, synchronous
 from barista.config import AgentConfig, option_name
 from barista.episodes import Terms
 from barista.games import GameSpec, spec
-from barista.priorities import SumTree
 from barista.run_folder import Resume, RunFolder, RunFolderError, find_resume, logs_root
-from replay import ReplayBuffer
 
 if TYPE_CHECKING:
     import argparse
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_EPISODES = {"ddq/Snake-v0": 100}  # of the evaluation; else 8
 LOG_LIMIT_BYTES = 10 << 20  # a longer barista.log begins anew with the next run
-_WORKER_BYTES = 400e6  # of a process with its engine, beside the replay
 
 
 class UsageError(ValueError):
@@ -95,12 +92,26 @@ def prepare(given: argparse.Namespace, interrupts: Interrupts) -> Job:
         RunFolderError: If a folder cannot be used.
     """
     resume = find_resume(given.resume) if given.resume else None
-    config = options.agent_config(given, resume.config if resume else {})
-    if config.replay_dir:  # a Barista works in a folder of Spark's
-        config = replace(config, replay_dir=str(Path(config.replay_dir).resolve()))
+    inherited = dict(resume.config) if resume else {}
+    for name in ("replay_to", "replay_from"):  # once, for the run that asked for it
+        inherited.pop(name, None)
+    config = options.agent_config(given, inherited)
+    # A Barista works in a folder of Spark's.
+    folders: dict[str, Any] = {
+        name: str(Path(path).resolve())
+        for name in ("replay_dir", "replay_to", "replay_from")
+        if (path := getattr(config, name))
+    }
+    config = replace(config, **folders)
     _check_options(given)
+    if given.exchange == "spark":
+        synchronous.check(given, config)
     server_options.inherit(given, resume.options if resume else {})
     game = spec(config.game, config.protocol)
+    if config.replay_to or config.replay_from:
+        from barista import experience  # noqa: PLC0415 (pyarrow: only where it is needed)
+
+        experience.check(config, game)
     model_file, solver_file = given.model, given.solver
     if resume:  # its own files, unless others are named
         model_file = model_file or str(resume.files / "train_val.prototxt")
@@ -131,6 +142,8 @@ def _check_options(given: argparse.Namespace) -> None:
         raise UsageError("--evaluate-every needs episodes to play, and --evaluate is 0")
     if given.rounds == 0 and not given.resume:
         raise UsageError("--rounds 0 only evaluates, and needs --resume RUN_OR_SNAPSHOT")
+    if given.serial and given.doctor:
+        raise UsageError("--doctor looks at Spark's executors: drop --serial")
     if given.serial:
         _check_serial(given)
     server_options.check(given)
@@ -186,8 +199,7 @@ def begin_folder(job: Job, config: AgentConfig, *, master: str, server: Server) 
     rows = job.resume.metrics if job.resume else []
     rows = [row for row in rows if row.get("version", 0) <= version]
     try:
-        for row in rows:
-            job.folder.append(row)
+        job.folder.append(*rows)
         job.folder.write_config(
             {
                 "run": job.run,
@@ -208,21 +220,11 @@ def begin_folder(job: Job, config: AgentConfig, *, master: str, server: Server) 
 def check_memory(job: Job, config: AgentConfig) -> None:
     """See that the replay fits into this machine, where all workers are.
 
-    Of frames that are on disk, or compressed to who knows how little, none are counted.
-
     Raises:
         UsageError: If it does not.
     """
-    each = ReplayBuffer.nbytes_for(
-        config.replay_share,
-        frame_shape=(0,) if config.replay_dir or config.compress_replay else job.spec.frame_shape,
-        num_envs=config.num_envs,
-        n_step=config.n_step,
-        stack=job.spec.stack,
-        frame_dtype=job.spec.dtype,
-        priorities=SumTree if config.prioritised else None,
-    )
-    needed, free = config.workers * (each + _WORKER_BYTES), psutil.virtual_memory().available
+    needed = config.workers * memory.worker_bytes(config, job.spec)
+    free = psutil.virtual_memory().available
     if needed > free:
         raise UsageError(
             f"--replay-capacity {config.replay_capacity}: {config.workers} worker(s) need "

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
+from param_server.wire import MEDIA_TYPE
 
 from barista import cores
 
@@ -78,23 +79,31 @@ class Barista(NamedTuple):
         except psutil.NoSuchProcess:
             return False
 
-    def start_round(self, request: Mapping[str, Any]) -> None:
-        """Start a round, or join it.
+    def start_round(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Start a round, or join it; return what `status` does.
 
         Raises:
             BaristaRefusalError: If it does not want to (the round is over, the request malformed).
             OSError: If it cannot be reached.
         """
-        self._request("POST", "/round", request)
+        return self._request("POST", "/round", json.dumps(request).encode())
 
     def status(self, *, round_number: int, wait_s: float) -> dict[str, Any]:
         """Return round, metrics, error and progress; wait up to `wait_s` for the round's end."""
         return self._request("GET", f"/status?round={round_number}&wait_s={wait_s}", None, wait_s)
 
+    def push(self, *, round_number: int, wait_s: float) -> dict[str, Any]:
+        """Return {"push": frame} of a synchronous update once there is one, else the status."""
+        return self._request("GET", f"/push?round={round_number}&wait_s={wait_s}", None, wait_s)
+
+    def deliver(self, what: str, frame: bytes) -> None:
+        """Hand over a frame, "order" or "target", of a synchronous update."""
+        self._request("POST", f"/{what}", frame)
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ask it to leave; kill it after `timeout_s`."""
         with suppress(OSError, BaristaRefusalError, http.client.HTTPException):
-            self._request("POST", "/stop", {})
+            self._request("POST", "/stop", b"{}")
         with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
             psutil.Process(self.pid).wait(timeout_s)
         if self.is_alive():
@@ -132,7 +141,7 @@ class Barista(NamedTuple):
         return content.decode("utf-8", "replace").splitlines()
 
     def _request(
-        self, method: str, path: str, content: Mapping[str, Any] | None, extra_s: float = 0.0
+        self, method: str, path: str, content: bytes | None, extra_s: float = 0.0
     ) -> dict[str, Any]:
         connection = http.client.HTTPConnection(
             "127.0.0.1", self.port, timeout=_REQUEST_TIMEOUT_S + extra_s
@@ -141,11 +150,14 @@ class Barista(NamedTuple):
             connection.request(
                 method,
                 path,
-                body=None if content is None else json.dumps(content).encode(),
+                body=content,
                 headers={"Authorization": f"Bearer {self.token}"},
             )
             answer = connection.getresponse()
-            body: dict[str, Any] = json.loads(answer.read() or b"{}")
+            content = answer.read()
+            if answer.headers.get_content_type() == MEDIA_TYPE:
+                return {"push": content}
+            body: dict[str, Any] = json.loads(content or b"{}")
         except (http.client.HTTPException, ValueError) as error:
             raise ConnectionError(f"Barista {self.pid} answered nonsense: {error}") from error
         finally:
@@ -268,7 +280,7 @@ def _popen(said: int, log: Path, folder: Path, threads: int) -> subprocess.Popen
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env=_environment(threads),
+                env=environment(threads),
                 cwd=folder,
                 start_new_session=True,
                 pass_fds=[said],
@@ -292,7 +304,8 @@ def _read_port(descriptor: int) -> int | None:
     return int(announced)
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
+    """Return what a Barista started by this task inherits: our code's path, nothing of Spark's."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_PREFIXES)}
     # Spark puts shipped zips on sys.path (as relative paths), not into PYTHONPATH.
     kept["PYTHONPATH"] = os.pathsep.join(str(Path(p).absolute()) for p in sys.path if p)

@@ -1,7 +1,7 @@
 """A parameter server in this very process, as a driver sees one: the same store, called directly.
 
-For serial mode: what `server_link` reaches over a network is a few method calls here, and nothing
-that a debugger could not step through.
+For serial mode and for synchronous rounds on Spark: what `server_link` reaches over a network is a
+few method calls here, and nothing that a debugger could not step through.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 
 class LocalServer:
-    """The server's core, and what a driver asks of a server.  Not thread-safe."""
+    """The server's core, and what a driver asks of a server.
+
+    `exchange` is for the main thread alone; all else may be asked beside updates of another thread.
+    """
 
     def __init__(self, core: Core, interrupts: Interrupts) -> None:
         self._core = core
@@ -88,6 +91,18 @@ class LocalServer:
         model = self._core.store.read(out=np.empty(self.parameters, np.float32))
         assert model is not None  # nothing was known
         return model
+
+    def target(self) -> Model:
+        """Return a copy of the target's weights."""
+        target = self._core.store.read_target(out=np.empty(self.parameters, np.float32))
+        assert target is not None  # nothing was known
+        return target
+
+    def update(self, push: Push, gradient: Float32) -> PushAnswer:
+        """Judge a push and apply its gradient, as durable as a server's."""
+        answer = self._core.store.apply(push, gradient)
+        self._core.durability.acknowledge(self._core.store)
+        return answer
 
     def snapshot(self) -> Written | None:
         """Have a snapshot written; None if none can be, the status says why."""

@@ -41,6 +41,12 @@ def driver_parser() -> argparse.ArgumentParser:
         help="all in this one process, without Spark: workers take turns",
     )
     run.add_argument(
+        "--exchange",
+        choices=["server", "spark"],
+        help="server: a parameter server, workers push when they like (default); spark: no server, "
+        "each update is a job of Spark's and the mean of a gradient of each worker",
+    )
+    run.add_argument(
         "--workers", type=positive_int, help="(default: the task slots; with --serial 1)"
     )
     run.add_argument(
@@ -73,6 +79,11 @@ def driver_parser() -> argparse.ArgumentParser:
         help="after every R rounds too, and keep the best snapshot (default: 0, at the end only)",
     )
     run.add_argument("--profile", action="store_true", help="print where the workers' time went")
+    run.add_argument(
+        "--doctor",
+        action="store_true",
+        help="do not train: say for each executor what would go wrong",
+    )
     net = parser.add_argument_group("the model")
     net.add_argument("--model", help="prototxt of the Q-network (default: the game's)")
     net.add_argument("--solver", help="prototxt of the update rule (default: the game's)")

@@ -2,8 +2,9 @@
 
 The task that supervises a Barista speaks to it over loopback in short requests: *start or join
 round r*, *how far are you*, *stop*.  Starting is idempotent, so a retried or repeated task does no
-harm.  No tensor and no pickle passes here; bodies are small JSON objects, and every request carries
-the Barista's own token.
+harm.  Bodies are small JSON objects, and with `--exchange spark` frames of weights and gradients,
+which wait in the desk's `mailbox`; nothing is ever unpickled.  Every request carries the Barista's
+own token.
 
 The learner never waits for a request and a request never waits for the learner: they meet in
 `RoundDesk`.
@@ -20,8 +21,11 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from param_server.errors import BadRequest
 from param_server.ports import holder
+from param_server.wire import MEDIA_TYPE
 
+from barista.mailbox import Mailbox, decode_order, decode_target
 from barista.rounds import RoundRequest
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ BASE_PORT = 50001
 """The 2015 project's port; taken ones are stepped over."""
 
 _MAX_BODY_BYTES = 65536
+_MAX_FRAME_BYTES = 1 << 31
 
 
 class PortTakenError(OSError):
@@ -46,6 +51,7 @@ class RoundDesk:
     def __init__(self, progress: Callable[[], dict[str, Any]]) -> None:
         self._progress = progress
         self._changed = threading.Condition()
+        self.mailbox = Mailbox(self._changed)
         self._current: RoundRequest | None = None
         self._taken = False
         self._metrics: dict[str, Any] | None = None
@@ -100,21 +106,33 @@ class RoundDesk:
         with self._changed:
             self.stopped.set()
             self.interrupt.set()
-            self._changed.notify_all()
+            self.mailbox.close()
 
-    def status(self, wait_for_round: int | None = None, timeout_s: float = 0.0) -> dict[str, Any]:
-        """Return round, metrics (once over), error and the worker's progress.
+    def status(
+        self,
+        wait_for_round: int | None = None,
+        timeout_s: float = 0.0,
+        *,
+        wait_for_push: bool = False,
+    ) -> dict[str, Any]:
+        """Return round, metrics (once over), error, the worker's progress and target.
 
-        With `wait_for_round`, wait up to `timeout_s` for that round to be over.
+        With `wait_for_round`, wait up to `timeout_s` for that round to be over, or with
+        `wait_for_push` for a push in the mailbox.
         """
         with self._changed:
             if wait_for_round is not None:
                 self._changed.wait_for(
-                    lambda: self._error is not None or self._is_over(wait_for_round), timeout_s
+                    lambda: (
+                        self._error is not None
+                        or self._is_over(wait_for_round)
+                        or (wait_for_push and self.mailbox.push_frame)
+                    ),
+                    timeout_s,
                 )
             number = None if self._current is None else self._current.number
             state = {"round": number, "metrics": self._metrics, "error": self._error}
-        return {**state, "progress": self._progress()}
+        return {**state, "progress": self._progress(), "target": self.mailbox.target}
 
     def _is_over(self, number: int) -> bool:
         current = self._current
@@ -122,7 +140,12 @@ class RoundDesk:
 
 
 class RequestServer:
-    """HTTP on loopback in front of a desk: `POST /round`, `GET /status`, `POST /stop`."""
+    """HTTP on loopback in front of a desk.
+
+    `POST /round`, `GET /status`, `POST /stop`; and for synchronous updates `POST /order` and
+    `POST /target`, whose bodies are frames, and `GET /push`, answered with a frame once there is
+    one, and else like `/status`.
+    """
 
     def __init__(self, desk: RoundDesk, token: str, port: int, *, exact: bool) -> None:
         self._server = _listen(port, exact=exact)
@@ -181,9 +204,9 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 120  # seconds a silent connection may stay open
 
     def do_GET(self) -> None:
-        """Answer `/status`, waiting for the end of a round where asked to."""
+        """Answer `/status` and `/push`, waiting for the end of a round where asked to."""
         path, _, query = self.path.partition("?")
-        if path != "/status" or not self._allowed():
+        if path not in {"/status", "/push"} or not self._allowed():
             self._answer(HTTPStatus.NOT_FOUND, {"error": "no such page, or no token"})
             return
         asked = dict(part.partition("=")[::2] for part in query.split("&") if part)
@@ -193,14 +216,27 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             self._answer(HTTPStatus.BAD_REQUEST, {"error": "round and wait_s are numbers"})
             return
-        self._answer(HTTPStatus.OK, self.server.desk.status(number, timeout_s))
+        desk, wants_push = self.server.desk, path == "/push"
+        status = desk.status(number, timeout_s, wait_for_push=wants_push)
+        if wants_push and (frame := desk.mailbox.push_frame):
+            self._send(HTTPStatus.OK, frame, MEDIA_TYPE)
+        else:
+            self._answer(HTTPStatus.OK, status)
 
     def do_POST(self) -> None:
-        """Answer `/round` and `/stop`."""
+        """Answer `/round`, `/order`, `/target` and `/stop`."""
         length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length) if 0 <= length <= _MAX_BODY_BYTES else b""
+        limit = _MAX_FRAME_BYTES if self._allowed() else _MAX_BODY_BYTES
+        body = self.rfile.read(length) if 0 <= length <= limit else b""
         if not self._allowed():
             self._answer(HTTPStatus.NOT_FOUND, {"error": "no such page, or no token"})
+        elif self.path in {"/order", "/target"}:
+            try:
+                self._deliver(body)
+            except BadRequest as error:
+                self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+            else:
+                self._answer(HTTPStatus.OK, {})
         elif self.path == "/stop":
             self._answer(HTTPStatus.OK, {})
             self.server.desk.stop()
@@ -214,14 +250,23 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.NOT_FOUND, {"error": f"no such page: {self.path}"})
 
+    def _deliver(self, frame: bytes) -> None:
+        mailbox = self.server.desk.mailbox
+        if self.path == "/order":
+            mailbox.deliver(decode_order(frame))
+        else:
+            mailbox.deliver_target(decode_target(frame))
+
     def _allowed(self) -> bool:
         given = self.headers.get("Authorization", "").encode("utf-8", "replace")
         return hmac.compare_digest(given, f"Bearer {self.server.token}".encode())
 
     def _answer(self, status: HTTPStatus, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
+        self._send(status, json.dumps(content).encode(), "application/json")
+
+    def _send(self, status: HTTPStatus, body: bytes, media_type: str) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

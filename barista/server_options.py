@@ -114,7 +114,8 @@ def check(given: argparse.Namespace) -> None:
 
 def inherit(given: argparse.Namespace, earlier: Mapping[str, Any]) -> None:
     """Fill in what a resumed run was asked for, where nothing else is asked for now."""
-    for name in _INHERITED:
+    names = ("outliers",) if given.exchange == "spark" else _INHERITED
+    for name in names:
         if getattr(given, name) is None:
             setattr(given, name, earlier.get(name))
 

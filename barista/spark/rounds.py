@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 from py4j.protocol import Py4JError
 from pyspark import InheritableThread
 
+from barista.mailbox import encode_order, encode_target
 from barista.rounds import RoundError
 from barista.spark import task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pyspark import RDD, SparkContext
+    from pyspark import RDD, Broadcast, SparkContext
 
+    from barista.synchronous import Errand, Updates
+
+EXPORT_S = 600.0  # for the Baristas to stop where each writes its replay first
 _GROUP = "ddq"
 
 
@@ -75,9 +79,12 @@ class Rounds:
 
     def stop_baristas(self, timeout_s: float = 20.0) -> None:
         """Have every executor stop its Baristas; where Spark is gone, they leave by themselves."""
+        if self._assignment.orders.get("config", {}).get("replay_to"):
+            timeout_s = EXPORT_S
+        each_s = timeout_s / 2
 
         def body(_: Iterable[int]) -> Iterator[int]:
-            return task.stop_all()
+            return task.stop_all(each_s)
 
         def work() -> list[int]:
             self._context.setJobGroup(_GROUP, "stop the Baristas", interruptOnCancel=False)
@@ -91,6 +98,64 @@ class Rounds:
             self._anchor = self._context.parallelize(range(self._workers), self._workers).cache()
             self._anchor.count()
         return self._anchor
+
+
+class SynchronousRounds(Rounds):
+    """Rounds without a server: each update is a job, and a round is K of them.
+
+    An order is a broadcast, destroyed when its job is over; the target's weights are one that lasts
+    until there are others.  Pushes come back by `collect`: in the order of their partitions.
+    """
+
+    def __init__(
+        self, context: SparkContext, workers: int, assignment: task.Assignment, updates: Updates
+    ) -> None:
+        super().__init__(context, workers, assignment)
+        self._updates = updates
+        self._target: tuple[tuple[int, int], Broadcast[bytes]] | None = None
+        self._cancelled = threading.Event()
+
+    def start(self, request: Mapping[str, Any], description: str) -> RoundJob:
+        """See `Rounds`."""
+        return RoundJob(
+            lambda: self._updates.run_round(
+                request, lambda errand: self._carry(errand, request, description)
+            )
+        )
+
+    def cancel(self) -> None:
+        """See `Rounds`; no further update begins."""
+        self._cancelled.set()
+        super().cancel()
+
+    def _carry(
+        self, errand: Errand, request: Mapping[str, Any], description: str
+    ) -> list[dict[str, Any]]:
+        """Run the job of an update; return what each partition's Barista gave."""
+        if self._cancelled.is_set():
+            raise RoundError("the round was cancelled")
+        # What is left of the round's time is for a Barista that has to begin it anew.
+        assignment = self._assignment._replace(round={**request, "deadline_s": errand.left_s})
+        key, target = self._broadcast_target(errand)
+        order, is_last = self._context.broadcast(encode_order(errand.order)), errand.order.is_last
+
+        def body(partition: int, _: Iterable[int]) -> Iterator[dict[str, Any]]:
+            parcel = task.Parcel(order.value, target.value, key, is_last)
+            return task.exchange(assignment, parcel, partition)
+
+        try:
+            self._context.setJobGroup(_GROUP, description, interruptOnCancel=False)
+            return self._anchored().mapPartitionsWithIndex(body).collect()
+        finally:
+            order.destroy()
+
+    def _broadcast_target(self, errand: Errand) -> tuple[tuple[int, int], Broadcast[bytes]]:
+        key = (errand.target.epoch, errand.target.target_version)
+        if self._target is None or self._target[0] != key:
+            if self._target is not None:
+                self._target[1].destroy()
+            self._target = key, self._context.broadcast(encode_target(errand.target))
+        return self._target
 
 
 class RoundJob:

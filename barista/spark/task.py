@@ -2,8 +2,10 @@
 
 The task holds a slot, finds the Barista that lives there or starts one, says which round is wanted,
 and waits in short requests until that round is over.  It restarts a Barista that dies or makes no
-progress.  Everything it says is idempotent, so Spark may retry or repeat it; no tensor passes
-through it.
+progress.  Everything it says is idempotent, so Spark may retry or repeat it.
+
+With `--exchange server` no tensor passes through it.  With `--exchange spark` a task is one update
+of one worker: it carries the driver's order to the Barista and the Barista's push back.
 """
 
 from __future__ import annotations
@@ -50,18 +52,52 @@ def supervise(assignment: Assignment, partition: int) -> Iterator[dict[str, Any]
         yield _run_round(assignment, partition, slot, gpu)
 
 
-def stop_all() -> Iterator[int]:
-    """Stop every Barista of this executor; yields how many there were."""
+class Parcel(NamedTuple):
+    """What a task of a synchronous update carries to its Barista."""
+
+    order: bytes  # a frame, see `barista.mailbox`
+    target: bytes  # a frame too
+    target_key: tuple[int, int]  # (epoch, target version) of it
+    is_last: bool  # whether the order ends the round
+
+    def hand_over(self, barista: launch.Barista, status: dict[str, Any]) -> None:
+        """Deliver the order, and the target's weights where the Barista has others."""
+        if status["target"] != list(self.target_key):
+            barista.deliver("target", self.target)
+        barista.deliver("order", self.order)
+
+
+def exchange(assignment: Assignment, parcel: Parcel, partition: int) -> Iterator[dict[str, Any]]:
+    """Bring `parcel` to this partition's Barista; yield its push, or its row if the round is over.
+
+    Here a slot belongs to a partition: whose gradient is added when must not depend on which task
+    was first.  What is yielded has a "push" (a frame), or is a row as from `supervise`, or, of a
+    Barista that died when nothing more was wanted of it, has neither.
+
+    Raises:
+        launch.LaunchError: If no Barista can be kept running.
+        launch.BaristaRefusalError: If one says that it cannot do this at all.
+    """
+    with launch.take_slot(launch.slots_folder(), [str(partition)]) as slot:
+        yield _run_round(assignment, partition, slot, _gpu_address(), parcel)
+
+
+def stop_all(timeout_s: float = 10.0) -> Iterator[int]:
+    """Stop every Barista of this executor within `timeout_s` each; yields how many there were."""
     folder = launch.slots_folder()
     names = {path.stem.removeprefix("slot-") for path in folder.glob("slot-*.json")}
     found = [b for name in sorted(names) if (b := launch.Slot(folder, name).find()) is not None]
     for barista in found:
-        barista.stop()
+        barista.stop(timeout_s)
     yield len(found)
 
 
 def _run_round(
-    assignment: Assignment, partition: int, slot: launch.Slot, gpu: str | None
+    assignment: Assignment,
+    partition: int,
+    slot: launch.Slot,
+    gpu: str | None,
+    parcel: Parcel | None = None,
 ) -> dict[str, Any]:
     number = int(assignment.round["number"])
     request = {**assignment.round, "partition": partition}
@@ -71,10 +107,13 @@ def _run_round(
         # A restarted Barista gets what is left of the round's time.
         left_s = float(assignment.round["deadline_s"]) - (time.monotonic() - started)
         request["deadline_s"] = max(left_s, 1.0)
-        barista = slot.find() or launch.start(
+        barista = slot.find()
+        if barista is None and parcel is not None and parcel.is_last:
+            return {"restarts": restarts}
+        barista = barista or launch.start(
             slot, _orders(assignment, partition, slot, gpu), _log_path(assignment)
         )
-        why = _watch_round(barista, number, request)
+        why = _watch_round(barista, number, request, parcel)
         if isinstance(why, dict):
             log = [] if barista.log == assignment.log else barista.new_lines(slot)
             return {**why, "partition": partition, "restarts": restarts, "log": log}
@@ -88,23 +127,27 @@ def _run_round(
 
 
 def _watch_round(
-    barista: launch.Barista, number: int, request: dict[str, Any]
+    barista: launch.Barista, number: int, request: dict[str, Any], parcel: Parcel | None = None
 ) -> dict[str, Any] | str:
-    """Return the round's metrics, or why this Barista has to be replaced."""
+    """Return the round's metrics or a push, or why this Barista has to be replaced."""
+    wants_push = parcel is not None and not parcel.is_last
     submitted = False
     last_heartbeat: Any = None
     last_change = time.monotonic()
     while time.monotonic() - last_change < STALLED_S:
         try:
             if not submitted:
-                barista.start_round(request)
+                _begin(barista, request, parcel)
                 submitted = True
-            status = barista.status(round_number=number, wait_s=POLL_S)
+            ask = barista.push if wants_push else barista.status
+            status = ask(round_number=number, wait_s=POLL_S)
         except (OSError, HTTPException):
             if not barista.is_alive():
                 return f"Barista {barista.pid} died in round {number}"
             time.sleep(_RETRY_S)
             continue
+        if "push" in status:
+            return status
         if status["error"]:
             error = str(status["error"])
             if error.startswith(launch.FATAL):
@@ -116,6 +159,12 @@ def _watch_round(
         if heartbeat != last_heartbeat:
             last_heartbeat, last_change = heartbeat, time.monotonic()
     return f"Barista {barista.pid} made no progress for {STALLED_S:.0f} s in round {number}"
+
+
+def _begin(barista: launch.Barista, request: dict[str, Any], parcel: Parcel | None) -> None:
+    status = barista.start_round(request)
+    if parcel is not None:
+        parcel.hand_over(barista, status)
 
 
 def _orders(

@@ -52,7 +52,7 @@ def test_only_what_no_restart_can_mend_is_fatal(desk, error, is_fatal):
 def test_the_orders_files_are_private_and_gone_in_the_end(desk, monkeypatch):
     seen = []
 
-    def assemble(orders, config, folder):
+    def assemble(orders, config, folder, mailbox):
         seen.append((folder, folder.stat().st_mode & 0o777))
         (folder / "ca.pem").write_text(orders.ca)
         raise ConfigError("enough")

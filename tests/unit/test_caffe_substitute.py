@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from barista.spark import session
+from barista.spark import shipping
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ROOT / "tests/plain_pycaffe"
@@ -54,7 +54,7 @@ def test_it_takes_the_place_on_the_path_of_2015(other):
 
 
 def test_it_takes_the_place_of_code_that_was_shipped(other, tmp_path):
-    path = session.write_pyfiles(tmp_path / "files.zip")
+    path = shipping.write_pyfiles(tmp_path / "files.zip")
     assert probe(PYTHONPATH=path)[0] == str(path / "caffe/__init__.py")
     assert probe(PYTHONPATH=path, DDQ_CAFFE=other)[0] == str(other / "caffe/__init__.py")
 

@@ -40,6 +40,7 @@ def refused(capsys, arguments):
         (["--workers", "0"], "--workers: a whole number above 0"),
         (["--rounds", "-1"], "--rounds"),
         (["--rounds", "0"], "--rounds 0 only evaluates, and needs --resume"),
+        (["--serial", "--doctor"], "--doctor looks at Spark's executors: drop --serial"),
         (["--serial", "--server", "a:1"], "--server and --serial exclude each other"),
         (["--serial", "--tls-cert", "a.pem"], "--tls-cert and --serial exclude each other"),
         (["--agent", "a3c"], "--agent must be ddq, dqn, rainbow or apex"),

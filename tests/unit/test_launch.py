@@ -156,7 +156,7 @@ def test_the_environment_is_not_sparks(monkeypatch):
     ):
         monkeypatch.setenv(name, "x")
     monkeypatch.setattr(sys, "path", ["", "shipped.zip"])
-    environment = launch._environment(3)
+    environment = launch.environment(3)
     assert environment["OMP_NUM_THREADS"] == "3"
     assert "x" not in environment.values()
     assert environment["PYTHONPATH"] == str(launch.Path("shipped.zip").absolute())
