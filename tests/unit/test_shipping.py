@@ -5,6 +5,8 @@ import sys
 import tarfile
 import zipfile
 
+import pytest
+
 from barista.spark import shipping
 
 
