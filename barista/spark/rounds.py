@@ -51,7 +51,8 @@ class Rounds:
         """
         assignment = self._assignment._replace(round=dict(request))
 
-        def body(partition: int, _: Iterable[int]) -> Iterator[dict[str, Any]]:
+        def body(partition: int, items: Iterable[int]) -> Iterator[dict[str, Any]]:
+            task.read_all(items)
             return task.supervise(assignment, partition)
 
         def work() -> list[dict[str, Any]]:
@@ -83,7 +84,8 @@ class Rounds:
             timeout_s = EXPORT_S
         each_s = timeout_s / 2
 
-        def body(_: Iterable[int]) -> Iterator[int]:
+        def body(items: Iterable[int]) -> Iterator[int]:
+            task.read_all(items)
             return task.stop_all(each_s)
 
         def work() -> list[int]:
@@ -139,7 +141,8 @@ class SynchronousRounds(Rounds):
         key, target = self._broadcast_target(errand)
         order, is_last = self._context.broadcast(encode_order(errand.order)), errand.order.is_last
 
-        def body(partition: int, _: Iterable[int]) -> Iterator[dict[str, Any]]:
+        def body(partition: int, items: Iterable[int]) -> Iterator[dict[str, Any]]:
+            task.read_all(items)
             parcel = task.Parcel(order.value, target.value, key, is_last)
             return task.exchange(assignment, parcel, partition)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import socket
 import time
 import zlib
+from collections import deque
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from barista import launch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 POLL_S = 2.0  # how long one request waits for the end of the round
 STALLED_S = 60.0  # a Barista without any progress for so long is hung
@@ -50,6 +51,15 @@ def supervise(assignment: Assignment, partition: int) -> Iterator[dict[str, Any]
     names = [f"gpu{gpu}"] if gpu is not None else [str(k) for k in range(assignment.slots)]
     with launch.take_slot(launch.slots_folder(), names) as slot:
         yield _run_round(assignment, partition, slot, gpu)
+
+
+def read_all(items: Iterable[Any]) -> None:
+    """Read a task's input to its end, though nothing in it matters.
+
+    Spark ends the Python worker of a task that has left some of its input, and starting one for
+    the next task takes a second or so; the same worker goes on otherwise.
+    """
+    deque(items, maxlen=0)
 
 
 class Parcel(NamedTuple):

@@ -100,3 +100,34 @@ def test_a_failed_job_raises_for_who_asks():
     assert job.wait(10)
     with pytest.raises(RoundError, match="did not start"):
         job.rows()
+
+
+class Anchor:
+    """An RDD of one partition and the context that makes it; a job runs where it is asked for."""
+
+    def __init__(self):
+        self.left = []  # of each task's input
+
+    def __getattr__(self, _):
+        return lambda *_, **__: self
+
+    def mapPartitionsWithIndex(self, body):  # noqa: N802 (as Spark spells it)
+        return self.mapPartitions(lambda items: body(0, items))
+
+    def mapPartitions(self, body):  # noqa: N802
+        items = iter([1, 2])
+        body(items).close()
+        self.left.append(list(items))
+        return self
+
+    def collect(self):
+        return []
+
+
+def test_a_task_leaves_nothing_of_its_input():
+    """Else Spark would end its Python worker, and the next task wait for another one."""
+    anchor = Anchor()
+    rounds = Rounds(anchor, 1, Assignment({}, {}, 2, "log", "host"))
+    assert rounds.start({}, "a round").wait(10)
+    rounds.stop_baristas(timeout_s=5)
+    assert anchor.left == [[], []]
