@@ -104,6 +104,8 @@ def prepare(given: argparse.Namespace, interrupts: Interrupts) -> Job:
     }
     config = replace(config, **folders)
     _check_options(given)
+    if resume and not (given.exchange or given.serial or given.server):
+        given.exchange = resume.options.get("exchange")
     if given.exchange == "spark":
         synchronous.check(given, config)
     server_options.inherit(given, resume.options if resume else {})

@@ -54,6 +54,19 @@ def test_a_resumed_run_keeps_its_own_model_and_settings(home):
     assert 'type: "SGD"' in resumed.solver.read_text()
 
 
+@pytest.mark.parametrize(
+    ("typed", "exchange"),
+    [([], "spark"), (["--exchange", "server"], "server"), (["--serial"], None)],
+)
+def test_a_resumed_run_exchanges_as_before(home, typed, exchange):
+    folder = RunFolder.create(home / "run")
+    folder.write_config({"agent": {"game": "ddq/Snake-v0"}, "options": {"exchange": "spark"}})
+    for name in ("train_val.prototxt", "solver.prototxt"):
+        (folder.path / name).write_text((ROOT / "models/snake" / name).read_text())
+    resumed = prepare("--resume", str(folder.path), "--run-dir", str(home / "b"), *typed)
+    assert resumed.given.exchange == exchange
+
+
 def test_a_chain_of_runs_has_one_curve_without_what_was_undone(home):
     folder = RunFolder.create(home / "run")
     folder.write_config({"agent": {"game": "ddq/Snake-v0"}})
