@@ -34,7 +34,10 @@ def status(process, trusted=None):
         return json.load(answer)
 
 
-@pytest.mark.parametrize(("policy", "is_tls"), [("ssp:2", True), ("sync", False)])
+@pytest.mark.parametrize(
+    ("policy", "is_tls"),
+    [("sync", False), pytest.param("ssp:2", True, marks=pytest.mark.slow)],
+)
 def test_a_killed_worker_does_not_stop_those_that_would_wait_for_it(site, policy, is_tls):
     options, trusted = ["--staleness", policy, "--lease", "3", "--evaluate-every", "1"], None
     if is_tls:

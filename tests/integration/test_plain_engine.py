@@ -110,6 +110,7 @@ def train(folder):
     return weights
 
 
+@pytest.mark.slow  # the end-to-end test of a plain engine runs always
 def test_server_and_worker_train_the_same(choose, tmp_path, monkeypatch):
     monkeypatch.setenv("DDQ_ROOT", str(tmp_path))
     choose(plain=False)
