@@ -94,6 +94,8 @@ class RunFolder:
         Raises:
             OSError: If they cannot be written.
         """
+        if not rows:  # a file without a line would look like a round
+            return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         if rounds := [row for row in rows if "round" in row]:

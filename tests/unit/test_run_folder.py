@@ -129,3 +129,9 @@ def test_a_snapshot_that_cannot_be_brought_stays_where_it_is(tmp_path, monkeypat
     of_another_host.mkdir(parents=True)
     assert bring(of_another_host, here) == of_another_host
     assert list(here.iterdir()) == []
+
+
+def test_no_rounds_leave_no_metrics(tmp_path):
+    folder = RunFolder.create(tmp_path / "run")
+    folder.append()
+    assert not (folder.path / "metrics.jsonl").exists()
