@@ -100,10 +100,14 @@ class Barista(NamedTuple):
         """Hand over a frame, "order" or "target", of a synchronous update."""
         self._request("POST", f"/{what}", frame)
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Ask it to leave; kill it after `timeout_s`."""
+    def ask_to_stop(self) -> None:
+        """Ask it to leave, and do not wait for it."""
         with suppress(OSError, BaristaRefusalError, http.client.HTTPException):
             self._request("POST", "/stop", b"{}")
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ask it to leave; kill it after `timeout_s`."""
+        self.ask_to_stop()
         with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
             psutil.Process(self.pid).wait(timeout_s)
         if self.is_alive():
@@ -184,6 +188,16 @@ class Slot(NamedTuple):
         except (OSError, ValueError, TypeError):
             return None
         return barista if barista.is_alive() else None
+
+    def ordinal(self, partition: int) -> int:
+        """Return the partition that first started a Barista here: its successors stand in for it.
+
+        Whoever restarts one may be of another partition, whose own Barista lives in another slot.
+        """
+        file = self.folder / f"slot-{self.name}.ordinal"
+        if not file.exists():
+            file.write_text(str(partition))
+        return int(file.read_text())
 
     def remember(self, barista: Barista) -> None:
         """Write down how to find `barista`; readable by this user only."""

@@ -97,6 +97,8 @@ def stop_all(timeout_s: float = 10.0) -> Iterator[int]:
     folder = launch.slots_folder()
     names = {path.stem.removeprefix("slot-") for path in folder.glob("slot-*.json")}
     found = [b for name in sorted(names) if (b := launch.Slot(folder, name).find()) is not None]
+    for barista in found:  # all at once: each may have a replay to write
+        barista.ask_to_stop()
     for barista in found:
         barista.stop(timeout_s)
     yield len(found)
@@ -186,7 +188,7 @@ def _orders(
     return {
         **assignment.orders,
         "worker": f"{socket.gethostname().split('.')[0]}-{tag}-{slot.name}",
-        "ordinal": partition,
+        "ordinal": slot.ordinal(partition),
         "gpu": gpu,
         "executor": {"pid": executor.pid, "created": executor.create_time()},
     }

@@ -188,3 +188,10 @@ def test_the_log_is_read_once_and_not_without_end(slot, tmp_path, monkeypatch):
     assert barista.new_lines(slot) == ["", "five"]
     log.write_text("new\n")  # it was begun anew
     assert barista.new_lines(slot) == ["new"]
+
+
+def test_a_slots_successors_stand_in_for_its_first_barista(tmp_path):
+    """Partitions race for slots: the one that restarts a Barista may not be the one that began."""
+    first, second = (launch.Slot(tmp_path, name) for name in "01")
+    assert (first.ordinal(0), second.ordinal(1)) == (0, 1)
+    assert (first.ordinal(1), second.ordinal(0)) == (0, 1)

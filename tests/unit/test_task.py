@@ -121,6 +121,8 @@ def test_the_log_is_the_drivers_on_its_own_host_only(tmp_path, monkeypatch):
 
 def test_workers_differ_by_ordinal_and_name(tmp_path):
     given = assignment(tmp_path)
+    for executor in "ab":
+        (tmp_path / executor).mkdir()
     first = task._orders(given, 0, launch.Slot(tmp_path / "a", "0"), None)
     second = task._orders(given, 1, launch.Slot(tmp_path / "b", "0"), None)
     assert (first["ordinal"], second["ordinal"]) == (0, 1)
