@@ -117,8 +117,10 @@ class KeptReplay(ReplayBuffer):
         # Transitions stand in runs: the last frame of an episode never begins one.
         edges = np.flatnonzero(np.diff(np.concatenate([[False], spans > 0, [False]])))
         for first, end in edges.reshape(-1, 2).tolist():
-            if self._depths[rows[first]]:
-                continue  # it began before what is held
+            # It began before what is held; a state of one frame does not show that.
+            is_cut = first == 0 and self._stack == 1 and written > self._length
+            if self._depths[rows[first]] or is_cut:
+                continue
             rewards: list[float] = []
             if spans[end - 1] > 1:  # it has not ended
                 if self._steps[env] == -1 or end + self._n_step != len(rows):

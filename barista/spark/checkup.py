@@ -31,7 +31,7 @@ class Question(NamedTuple):
 
     number: str  # of this examination: an executor answers it once
     mark: str  # what the driver's listener says; "" where a server of somebody else listens
-    address: tuple[str, int]  # where the driver listens
+    address: tuple[str, int] | None  # where the driver listens; None: there will be no server
     packages: tuple[str, ...]  # whose versions are wanted
     replay_dir: str
     tryout: dict[str, Any]  # what `barista.tryout` reads, but for the GPU
@@ -59,14 +59,23 @@ class Finding(NamedTuple):
 def examine(question: Question) -> Iterator[Finding]:
     """Yield what there is on this executor; nothing where another task has been asked already."""
     folder = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0]
+    mark = Path(folder, f"doctor-{question.number}")
     try:
-        os.close(os.open(Path(folder, f"doctor-{question.number}"), os.O_CREAT | os.O_EXCL))
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
+    try:
+        yield _look_around(question, folder)
+    except Exception:
+        mark.unlink(missing_ok=True)  # Spark tries again, and is to hear the same
+        raise
+
+
+def _look_around(question: Question, folder: str) -> Finding:
     route, clock_s = _reach(question)
     gpu = _assigned_gpu()
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    yield Finding(
+    return Finding(
         host=socket.gethostname(),
         folder=folder,
         python=platform.python_version(),
@@ -86,6 +95,8 @@ def examine(question: Question) -> Iterator[Finding]:
 
 def _reach(question: Question) -> tuple[str, float | None]:
     """Connect to the driver; returns why that failed, or "", and the difference of the clocks."""
+    if question.address is None:
+        return "", None
     host, port = question.address
     began = time.time()
     try:
@@ -143,8 +154,11 @@ def _assigned_gpu() -> str | None:
 def _free(folder: str) -> int | None:
     if not folder:
         return 0
-    here = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
-    return shutil.disk_usage(here).free if os.access(here, os.W_OK) else None
+    try:
+        here = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
+        return shutil.disk_usage(here).free if os.access(here, os.W_OK) else None
+    except OSError:  # a folder on the way that is not to be looked into
+        return None
 
 
 def _try_out(question: dict[str, Any]) -> dict[str, Any]:

@@ -146,7 +146,8 @@ def vanishing_folder(
     if mounts is None:
         mounts = [Mount(p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)]
     holds = [mount for mount in mounts if folder.is_relative_to(mount.point)]
-    mount = max(holds, key=lambda mount: len(mount.point), default=Mount("/", "overlay"))
+    # Of two at one place the later one covers the other: what autofs has mounted covers autofs.
+    mount = max(reversed(holds), key=lambda mount: len(mount.point), default=Mount("/", "overlay"))
     in_container = mount.point == "/" or mount.kind in _OF_A_CONTAINER
     if mount.kind.startswith(_SHARED) and not in_container:
         return None

@@ -73,18 +73,18 @@ def consult(
     """
     settings = session.settings(context)
     with ExitStack() as stack:
-        mark, (host, port) = _expected(context, job, stack)
+        mark, address = _expected(context, job, stack)
         needs = Needs(
             config=config,
             worker_bytes=memory.worker_bytes(config, job.spec),
             disk_bytes=memory.disk_bytes(config, job.spec),
-            address=f"{host}:{port}",
+            address="{}:{}".format(*address) if address else "",
             versions=_versions_here(),
         )
         asked = checkup.Question(
             number=secrets.token_hex(4),
             mark=mark,
-            address=(host, port),
+            address=address,
             packages=tuple(needs.versions),
             replay_dir=config.replay_dir,
             tryout={"config": config.to_json(), "net": job.net.read_text(), "threads": 1},
@@ -93,30 +93,40 @@ def consult(
             findings, wrong = examine(context, asked, slots, job.interrupts.check), []
         except RoundError as error:
             findings, wrong = [], [_no_answer(error)]
+        if not (findings or wrong):
+            wrong = ["no executor has answered: see logs/spark.log for why its tasks ended"]
     in_one = min(config.workers, session.slots_per_executor(context))
     wrong += filter(
         None,
         (
             cluster.memory_shortage(settings, needs.worker_bytes, in_one),
-            cluster.closures_in_clear(settings),
+            cluster.closures_in_clear(settings) if address else None,  # else there is no token
         ),
     )
     wrong += diagnose(findings, needs)
     shown = table(findings, needs) if findings else []
-    lines = [f"A run on {context.master}, its server at {needs.address}:", *shown]
+    server = f"its server at {needs.address}" if address else "without a server"
+    lines = [f"A run on {context.master}, {server}:", *shown]
     if not wrong:
         return [*lines, "Nothing would go wrong."], True
     return [*lines, "What would go wrong:", *(f"- {line}" for line in wrong)], False
 
 
-def _expected(context: SparkContext, job: Job, stack: ExitStack) -> tuple[str, tuple[str, int]]:
-    """Return what would be said at the server's address, and that address.
+def _expected(
+    context: SparkContext, job: Job, stack: ExitStack
+) -> tuple[str, tuple[str, int] | None]:
+    """Return what would be said at the server's address, and that address; None without a server.
 
     A server that `--server` names is only connected to: what is said there is "".
     """
     given = job.given
+    if given.exchange == "spark":
+        return "", None
     if given.server:
-        return "", split_address(given.server)
+        try:
+            return "", split_address(given.server)
+        except ValueError as error:
+            raise UsageError(f"--server: {error}") from error
     own = "127.0.0.1" if session.is_local(context.master) else session.driver_host(context)
     host = given.server_host or own
     ports = [given.server_port] if given.server_port else [*range(DEFAULT_PORT, 5520), 0]
@@ -273,7 +283,8 @@ def _of_hosts(findings: Sequence[Finding], needs: Needs) -> Iterator[str]:
     for one in findings:
         hosts[one.host].append(one)
     for host, executors in hosts.items():
-        baristas = len(executors) * -(-needs.config.workers // len(findings))
+        share = -(-needs.config.workers // len(findings))
+        baristas = min(len(executors) * share, needs.config.workers)
         wanted, free = baristas * needs.worker_bytes, executors[0].memory
         if wanted > free:
             yield (

@@ -84,3 +84,23 @@ def test_the_limit_of_a_container_counts(tmp_path):
 def test_a_folder_that_cannot_be_written_has_no_room(tmp_path):
     assert checkup._free(str(tmp_path / "a/b")) > 0
     assert checkup._free("/proc/replay") is None or os.geteuid() == 0
+
+
+def test_without_a_server_there_is_no_route_to_look_for():
+    assert checkup._reach(question(None)) == ("", None)
+
+
+def test_a_folder_that_cannot_be_looked_into_has_no_room(monkeypatch):
+    def exists(_):
+        raise PermissionError(13, "Permission denied")  # which root never sees
+
+    monkeypatch.setattr(checkup.Path, "exists", exists)
+    assert checkup._free("/home/somebody/replay") is None
+
+
+def test_a_task_that_is_tried_again_answers(asked, monkeypatch):
+    """Else Spark's second attempt would answer nothing, and that nothing is wrong."""
+    monkeypatch.setattr(checkup, "_gpus", lambda: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            list(checkup.examine(asked))

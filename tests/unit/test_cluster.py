@@ -105,6 +105,12 @@ def test_a_folder_that_goes_with_the_driver_is_refused(master, mount, stays):
     assert stays or "--run-dir" in said
 
 
+def test_what_an_automount_has_mounted_counts():
+    settings = {"spark.master": "yarn", "spark.submit.deployMode": "cluster"}
+    mounts = [*CONTAINER, Mount("/data", "autofs"), Mount("/data", "nfs4")]
+    assert cluster.vanishing_folder(settings, Path("/data/run"), mounts) is None
+
+
 def test_in_client_mode_the_folder_is_the_users_own():
     assert cluster.vanishing_folder({"spark.master": "yarn"}, Path("/tmp/run"), CONTAINER) is None
     here = {"spark.master": "yarn", "spark.submit.deployMode": "cluster"}

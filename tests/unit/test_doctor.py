@@ -82,6 +82,12 @@ def test_executors_of_one_host_share_its_memory_and_disk():
     assert "4 Baristas write 4.0 GB" in diagnose(*on_one, needs=disk, replay_dir="/data")[0]
 
 
+def test_no_more_baristas_are_reckoned_with_than_there_will_be():
+    four = [WELL._replace(folder=f"/spark/{name}") for name in "abcd"]
+    needs = NEEDS._replace(worker_bytes=4 * GB)
+    assert "5 Baristas need 20.0 GB" in diagnose(*four, needs=needs, workers=5)[0]
+
+
 def test_arithmetic_that_a_processor_lacks_is_told():
     (line,) = diagnose(WELL, precision="bf16")
     assert "drop --precision bf16" in line

@@ -174,3 +174,15 @@ def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, capsys):
     (tmp_path / "file").touch()
     kept(tmp_path / "file" / "folder", steps=20)
     assert "warning: --replay-to" in capsys.readouterr().err
+
+
+def test_states_of_one_frame_do_not_make_a_cut_episode_whole(tmp_path):
+    """Without a history nothing in a row says whether it begins an episode."""
+    spec = SPEC._replace(stack=1)
+    replay = experience.KeptReplay(
+        20, frame_shape=(2, 2), stack=1, num_envs=1, n_step=1, gamma=0.9,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    experience.attach(replay, config(tmp_path, num_envs=1, n_step=1), spec, ordinal=0)
+    play([replay], steps=30, lengths=(7,), num_envs=1)
+    assert {len(episode.actions) for episode in replay.episodes(0)} <= {7, 30 % 8 - 1}
