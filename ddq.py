@@ -22,27 +22,36 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from param_server.errors import ParamServerError, UserMistake
 
-from barista import memory, model, options, results, server_options
+from barista import model
 from barista.config import AgentConfig, ConfigError
-from barista.episodes import PlayError
-from barista.evaluation import Evaluator
+from barista.driver import command_line, memory, results, server_options
+from barista.driver.interrupts import Interrupts, StartInterrupted
+from barista.driver.job import (
+    Job,
+    UsageError,
+    begin_folder,
+    check_memory,
+    plan,
+    prepare,
+    server_arguments,
+)
+from barista.driver.report import Progress, profile
+from barista.driver.run_folder import RunFolderError
+from barista.driver.server_link import ServerLink, ServerLinkError, Wish
+from barista.driver.synchronous import Updates
+from barista.driver.training import Limits, Training, TrainingError
 from barista.games import GameError
-from barista.interrupts import Interrupts, StartInterrupted
-from barista.job import Job, UsageError, begin_folder, check_memory, plan, prepare, server_arguments
-from barista.report import Progress, profile
+from barista.playing.episodes import PlayError
+from barista.playing.evaluation import Evaluator
 from barista.rounds import RoundError
-from barista.run_folder import RunFolderError
-from barista.server_link import ServerLink, ServerLinkError, Wish
-from barista.synchronous import Updates
-from barista.training import Limits, Training, TrainingError
 
 if TYPE_CHECKING:
     from pyspark import SparkContext
 
-    from barista.episodes import Players
-    from barista.evaluation import Hall
-    from barista.local_server import LocalServer
-    from barista.training import Rounds
+    from barista.driver.local_server import LocalServer
+    from barista.driver.training import Rounds
+    from barista.playing.episodes import Players
+    from barista.playing.evaluation import Hall
 
 
 class Site(NamedTuple):
@@ -65,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     job: Job | None = None
     halt = False
     try:
-        job = prepare(options.driver_parser().parse_args(argv), interrupts)
+        job = prepare(command_line.driver_parser().parse_args(argv), interrupts)
         if job.given.doctor:
             return _examine(job)
         if job.given.serial:
@@ -178,7 +187,7 @@ def _abandon(link: Future[ServerLink] | None) -> None:
 
 def _train_in_step(job: Job) -> int:
     """Train with Spark alone: this process holds the weights, each update is a job."""
-    from barista.local_server import LocalServer  # noqa: PLC0415 (PyTorch: seconds)
+    from barista.driver.local_server import LocalServer  # noqa: PLC0415 (PyTorch: seconds)
     from barista.spark import session  # noqa: PLC0415
 
     with ExitStack() as stack:
@@ -268,9 +277,9 @@ def _workers(job: Job, context: SparkContext, slots: int) -> int:
 
 
 def _train_serially(job: Job) -> int:
-    from barista.local_server import LocalServer  # noqa: PLC0415 (PyTorch: seconds)
-    from barista.players import play_here  # noqa: PLC0415
-    from barista.serial import SerialRounds, make_workers  # noqa: PLC0415
+    from barista.driver.local_server import LocalServer  # noqa: PLC0415 (PyTorch: seconds)
+    from barista.driver.serial import SerialRounds, make_workers  # noqa: PLC0415
+    from barista.playing.players import play_here  # noqa: PLC0415
 
     told = {
         "workers": job.given.workers or 1,
@@ -291,7 +300,7 @@ def _run(job: Job, site: Site) -> int:
     config, server, given = site.config, site.server, job.given
     first_round = begin_folder(job, config, master=site.master, server=server)
     print(plan(job, config, where=site.where, server=server), flush=True)
-    limits = Limits(given.rounds, options.minutes(given), given.updates_per_round)
+    limits = Limits(given.rounds, command_line.minutes(given), given.updates_per_round)
     progress = Progress(minutes=limits.minutes, rounds=limits.rounds)
     evaluator: Evaluator | None = None
     if job.episodes:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from barista import games, recording
+from barista import games
 from barista.config import CHOICES
-from barista.episodes import Evaluation, PlayError, Terms, play
+from barista.driver.run_folder import RunFolder
 from barista.games import human
 from barista.games.protocol import named
-from barista.players import load_net, moves_of, network_player, random_player
-from barista.run_folder import RunFolder
+from barista.playing import recording
+from barista.playing.episodes import Evaluation, PlayError, Terms, play
+from barista.playing.players import load_net, moves_of, network_player, random_player
 
 if TYPE_CHECKING:
     import caffe

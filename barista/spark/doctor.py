@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from param_server.client import split_address
 
-from barista import memory
-from barista.job import UsageError
+from barista.driver import memory
+from barista.driver.job import UsageError
+from barista.driver.server_link import DEFAULT_PORT, WILDCARDS
 from barista.rounds import RoundError
-from barista.server_link import DEFAULT_PORT, WILDCARDS
 from barista.spark import checkup, cluster, session
 from barista.spark.rounds import RoundJob, spark_may_be_gone
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
 
     from barista.config import AgentConfig
-    from barista.job import Job
+    from barista.driver.job import Job
     from barista.spark.checkup import Finding, Question
 
 # What a Barista imports, or its engine and games do; what the driver alone needs is not asked for.

@@ -1,8 +1,8 @@
 """The evaluation at the end of a run, as one Spark job: each task plays one block of episodes.
 
-Blocks are seeded by their number (see `barista.episodes`), so the result does not depend on how
-many slots there are, nor on which task plays what.  The weights travel as a broadcast; Spark's
-Python workers, which are used again, make the network of them once.
+Blocks are seeded by their number (see `barista.playing.episodes`), so the result does not depend
+on how many slots there are, nor on which task plays what.  The weights travel as a broadcast;
+Spark's Python workers, which are used again, make the network of them once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from barista.episodes import Evaluation, Players, Terms, play_block
-from barista.players import net_of, network_player, random_player
+from barista.playing.episodes import Evaluation, Players, Terms, play_block
+from barista.playing.players import net_of, network_player, random_player
 from barista.rounds import RoundError
 from barista.spark.rounds import RoundJob, spark_may_be_gone
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark import SparkContext
 
-    from barista.episodes import Player
+    from barista.playing.episodes import Player
 
 BLOCK_LIMIT_S = 900.0  # for one block; what is finished by then counts, and is called incomplete
 _GROUP = "ddq evaluation"

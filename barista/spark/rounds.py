@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pyspark import RDD, Broadcast, SparkContext
 
-    from barista.synchronous import Errand, Updates
+    from barista.driver.synchronous import Errand, Updates
 
 EXPORT_S = 600.0  # for the Baristas to stop where each writes its replay first
 _GROUP = "ddq"

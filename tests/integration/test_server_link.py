@@ -15,11 +15,11 @@ from param_server.discovery import find_standalone
 from param_server.errors import ParamServerError
 from param_server.wire import Push
 
-from barista.episodes import Evaluation
-from barista.evaluation import Score
+from barista.driver.server_link import ServerLink, ServerLinkError, Wish
 from barista.games.models import q_network
 from barista.games.solvers import adam_solver
-from barista.server_link import ServerLink, ServerLinkError, Wish
+from barista.playing.episodes import Evaluation
+from barista.playing.evaluation import Score
 from tests.server_rig import until
 from tests.tls_rig import Authority
 
@@ -145,7 +145,7 @@ def test_a_version_without_a_snapshot_has_no_score(open_link):
 
 
 def test_a_busy_driver_stays_in_touch(open_link, monkeypatch):
-    monkeypatch.setattr("barista.server_link.TOUCH_S", 0.01)
+    monkeypatch.setattr("barista.driver.server_link.TOUCH_S", 0.01)
     link = open_link()
     before = link._heard
     with link.kept_in_touch():
@@ -172,7 +172,7 @@ def test_a_killed_server_is_revived_on_its_port(open_link):
 def test_a_server_that_hangs_is_replaced(open_link, monkeypatch):
     link = open_link()
     psutil.Process(link._own.process.pid).suspend()
-    monkeypatch.setattr("barista.server_link.SILENT_S", 0.0)
+    monkeypatch.setattr("barista.driver.server_link.SILENT_S", 0.0)
     assert "was restarted" in link.revive()
     assert link.status()["version"] == 0
 
@@ -229,7 +229,7 @@ def test_a_standalone_server_of_the_same_model_is_joined_and_left_running(
 def test_a_joined_server_that_falls_silent_ends_the_run(standalone, open_link, monkeypatch):
     link = open_link()
     assert link.revive() is None
-    monkeypatch.setattr("barista.server_link.SILENT_S", 0.0)
+    monkeypatch.setattr("barista.driver.server_link.SILENT_S", 0.0)
     with pytest.raises(RuntimeError, match=f"{standalone.address} has not answered"):
         link.revive()
 

@@ -1,6 +1,6 @@
 """An alarm is said once when it begins, and once when it ends."""
 
-from barista.alarm_lines import AlarmLines
+from barista.driver.alarm_lines import AlarmLines
 
 DEAD = {"name": "dead-units", "text": "Half of them.", "since_s": 1.0}
 STALLED = {"name": "no-progress", "text": "No better.", "since_s": 1.0}

@@ -38,19 +38,26 @@ CLIENT_SIDE = {
 RULES = {
     "ddq": {"barista", "caffe", "replay", "param_server.errors"},
     "replay": set(),
-    "barista.local_server": {
+    "barista.driver.local_server": {
         "barista", *CLIENT_SIDE, "param_server.core", "param_server.options",
     },
-    "barista.server_link": {
+    "barista.driver.server_link": {
         "barista", *CLIENT_SIDE, "param_server.launch", "param_server.discovery",
     },
-    "barista.server_options": {
+    "barista.driver.server_options": {
         "barista", *CLIENT_SIDE, "param_server.options", "param_server.tls",
     },
     "barista": {"barista", "replay", "caffe", *CLIENT_SIDE},
     "param_server": {"param_server", "caffe"},
     "caffe": {"caffe"},
 }  # fmt: skip
+# What may not look at what: the worker at its driver, a run without Spark at Spark.
+CLOSED = {
+    "barista.play": ("barista.spark",),  # finds a run's folder
+    "barista.spark": (),
+    "barista.driver": ("barista.spark",),
+    "barista": ("barista.spark", "barista.driver"),
+}
 FLASK = tuple(f"param_server.{name}" for name in ("app", "answers", "model_routes", "page_routes"))
 # Which foreign packages are at home in which modules only.
 HOMES = {
@@ -108,6 +115,12 @@ def test_imports_point_one_way(module):
     allowed = next(RULES[rule] for rule in RULES if within(module, [rule]))
     ours = [name for name in imports(MODULES[module]) if name.partition(".")[0] in OURS]
     assert [name for name in ours if not within(name, allowed)] == []
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if within(name, ["barista"])))
+def test_a_worker_does_not_know_its_driver(module):
+    closed = next(CLOSED[part] for part in CLOSED if within(module, [part]))
+    assert [name for name in imports(MODULES[module]) if within(name, closed)] == []
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

@@ -8,9 +8,9 @@ import time
 import psutil
 import pytest
 
-from barista.background import NICENESS, BackgroundPlay
-from barista.episodes import PlayError, Terms, play
-from barista.players import load_net, network_player
+from barista.playing.background import NICENESS, BackgroundPlay
+from barista.playing.episodes import PlayError, Terms, play
+from barista.playing.players import load_net, network_player
 from tests.server_rig import until
 from tests.snapshots import ECHO, write_snapshot
 
@@ -54,8 +54,8 @@ def test_it_is_stopped_at_once(tmp_path):
 def test_it_dies_with_the_process_that_began_it(tmp_path):
     folder = write_snapshot(tmp_path / "7")
     program = (
-        "import sys, time; from pathlib import Path; from barista.background import *; "
-        "from barista.episodes import Terms; folder = Path(sys.argv[1]); "
+        "import sys, time; from pathlib import Path; from barista.playing.background import *; "
+        "from barista.playing.episodes import Terms; folder = Path(sys.argv[1]); "
         f"play = BackgroundPlay(folder, Terms({ECHO!r}, 10**9), folder); "
         "print(play.pid, flush=True); time.sleep(600)"
     )

@@ -3,13 +3,13 @@
 import pytest
 from param_server.options import parser as server_parser
 
-from barista import options, server_options
 from barista.config import ConfigError
+from barista.driver import command_line, server_options
 from tests.tls_rig import Authority
 
 
 def parse(*arguments):
-    return options.driver_parser().parse_args(arguments)
+    return command_line.driver_parser().parse_args(arguments)
 
 
 @pytest.fixture

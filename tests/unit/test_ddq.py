@@ -6,8 +6,8 @@ import psutil
 import pytest
 
 import ddq
+from barista.driver.run_folder import RunFolder
 from barista.games.models import q_network
-from barista.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -111,8 +111,3 @@ def test_what_is_for_an_own_server_excludes_a_named_one(capsys, home, option):
         value = str(folder.path)
     line = refused(capsys, ["--server", "127.0.0.1:9", option, value])
     assert f"--server and {option} exclude each other" in line
-
-
-def test_every_option_is_explained():
-    for action in ddq.options.driver_parser()._actions:
-        assert action.help, action.dest

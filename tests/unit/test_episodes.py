@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from barista import games
-from barista.episodes import BLOCK, Evaluation, PlayError, Terms, play, play_block
-from barista.players import random_player
+from barista.playing.episodes import BLOCK, Evaluation, PlayError, Terms, play, play_block
+from barista.playing.players import random_player
 from tests.coin_env import Coin
 
 COIN, ECHO = "tests.coin_env:Coin-v0", "tests.coin_env:Echo-v0"

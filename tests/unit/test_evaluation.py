@@ -12,10 +12,10 @@ from param_server.errors import BadRequest, ServerUnreachable
 from param_server.wire import Counters, Model
 
 import caffe
-from barista import evaluation
-from barista.episodes import Evaluation, PlayError, Players, Terms
-from barista.evaluation import Evaluator, Score, Written
-from barista.players import play_here
+from barista.playing import evaluation
+from barista.playing.episodes import Evaluation, PlayError, Players, Terms
+from barista.playing.evaluation import Evaluator, Score, Written
+from barista.playing.players import play_here
 from tests import tiny
 from tests.server_rig import until
 from tests.snapshots import ECHO, write_snapshot

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from barista.interrupts import Interrupts
+from barista.driver.interrupts import Interrupts
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from barista import job, options
+from barista.driver import command_line, job
+from barista.driver.interrupts import Interrupts
+from barista.driver.run_folder import RunFolder
 from barista.games.models import one_net, q_network
-from barista.interrupts import Interrupts
-from barista.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +19,7 @@ def home(tmp_path, monkeypatch):
 
 
 def prepare(*arguments):
-    return job.prepare(options.driver_parser().parse_args(arguments), Interrupts())
+    return job.prepare(command_line.driver_parser().parse_args(arguments), Interrupts())
 
 
 def value(arguments, option):

@@ -5,10 +5,10 @@ import pytest
 from param_server.errors import UserMistake
 from param_server.wire import Push
 
-from barista.episodes import Evaluation
-from barista.evaluation import Score
-from barista.interrupts import Interrupts
-from barista.local_server import LocalServer
+from barista.driver.interrupts import Interrupts
+from barista.driver.local_server import LocalServer
+from barista.playing.episodes import Evaluation
+from barista.playing.evaluation import Score
 from tests import tiny
 
 

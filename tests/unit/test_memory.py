@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from barista import memory
+from barista.driver import memory
 from replay import ReplayBuffer
 from tests import tiny
 

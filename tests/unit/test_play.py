@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from barista import games, play, recording
+from barista import games, play
 from barista.games import models
+from barista.playing import recording
 from tests.snapshots import ECHO, write_snapshot
 
 

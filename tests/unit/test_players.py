@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import caffe
-from barista.episodes import PlayError, Terms, play
 from barista.games.actions import minimal_set
 from barista.games.models import one_net
-from barista.players import load_net, moves_of, net_of, network_player, play_here
+from barista.playing.episodes import PlayError, Terms, play
+from barista.playing.players import load_net, moves_of, net_of, network_player, play_here
 from tests import tiny
 
 ECHO, PONG = "tests.coin_env:Echo-v0", "ALE/Pong-v5"

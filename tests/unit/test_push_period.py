@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barista.push_period import BUSY_SHARE, EXCHANGE_SHARE, LONGEST, Costs, PushPeriod, costs
+from barista.driver.push_period import BUSY_SHARE, EXCHANGE_SHARE, LONGEST, Costs, PushPeriod, costs
 
 SECONDS = st.floats(1e-4, 1.0)
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from barista import games, recording
-from barista.episodes import Terms, play
-from barista.players import random_player
-from barista.recording import RecordingError, check, record, write
+from barista import games
+from barista.playing import recording
+from barista.playing.episodes import Terms, play
+from barista.playing.players import random_player
+from barista.playing.recording import RecordingError, check, record, write
 
 
 def read(path):

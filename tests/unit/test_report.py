@@ -10,8 +10,8 @@ import termios
 
 import pytest
 
-from barista.episodes import Evaluation
-from barista.report import Progress, describe, draw_curve, verdict
+from barista.driver.report import Progress, describe, draw_curve, verdict
+from barista.playing.episodes import Evaluation
 
 STATUS = {
     "version": 1203,
@@ -59,7 +59,7 @@ def terminal(monkeypatch):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     with os.fdopen(slave, "w") as stream:
-        monkeypatch.setattr("barista.report.find_terminal", lambda: stream)
+        monkeypatch.setattr("barista.driver.report.find_terminal", lambda: stream)
         yield lambda: read_all(master)
     os.close(master)
 
@@ -86,7 +86,7 @@ def test_on_a_terminal_there_is_one_line_that_refreshes(terminal):
 
 
 def test_a_terminal_without_columns_is_none(terminal, monkeypatch):
-    monkeypatch.setattr("barista.report._width", lambda _: 0)
+    monkeypatch.setattr("barista.driver.report._width", lambda _: 0)
     progress = Progress(minutes=1, rounds=None)
     assert progress._bar.disable
     assert progress._stream is sys.stderr

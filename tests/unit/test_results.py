@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from barista import results
-from barista.episodes import Evaluation, Players
-from barista.evaluation import Score
-from barista.run_folder import RunFolder
+from barista.driver import results
+from barista.driver.run_folder import RunFolder
+from barista.playing.episodes import Evaluation, Players
+from barista.playing.evaluation import Score
 
 STATUS = {"run": "r", "version": 1200, "steps": 5000, "episodes": 90, "return_mean": 0.5}
 PLAYERS = Players(

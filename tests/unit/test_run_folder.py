@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from barista.run_folder import RunFolder, RunFolderError, bring, find_resume, logs_root
+from barista.driver.run_folder import RunFolder, RunFolderError, bring, find_resume, logs_root
 
 
 def test_metrics_come_back_in_order_without_a_torn_line(tmp_path):
@@ -125,7 +125,7 @@ def test_a_snapshot_that_cannot_be_brought_stays_where_it_is(tmp_path, monkeypat
         target.mkdir()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("barista.run_folder.shutil.copytree", full)
+    monkeypatch.setattr("barista.driver.run_folder.shutil.copytree", full)
     of_another_host.mkdir(parents=True)
     assert bring(of_another_host, here) == of_another_host
     assert list(here.iterdir()) == []

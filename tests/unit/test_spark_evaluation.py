@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import caffe
-from barista.episodes import Terms
-from barista.players import play_here
+from barista.playing.episodes import Terms
+from barista.playing.players import play_here
 from barista.rounds import RoundError
 from barista.spark.evaluation import play_on_spark
 from tests import tiny

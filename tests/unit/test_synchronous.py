@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from param_server.wire import Counters, Model, Push
 
-from barista import assembly, mailbox, options, synchronous
+from barista import assembly, mailbox, options
 from barista.config import AgentConfig, ConfigError
-from barista.interrupts import Interrupts
-from barista.local_server import LocalServer
+from barista.driver import command_line, synchronous
+from barista.driver.interrupts import Interrupts
+from barista.driver.local_server import LocalServer
+from barista.driver.serial import SerialRounds, make_workers
+from barista.driver.synchronous import Updates
 from barista.mailbox import Mailbox, push_id
 from barista.outbox import Identity
 from barista.rounds import RoundRequest
-from barista.serial import SerialRounds, make_workers
-from barista.synchronous import Updates
 from tests import tiny
 
 GAME = "tests.catch_env:Catch-v0"
@@ -204,13 +205,13 @@ def test_whose_barista_is_another_one_is_named():
     ],
 )
 def test_what_needs_a_server_is_refused(typed, said):
-    given = options.driver_parser().parse_args(["--exchange", "spark", *typed])
+    given = command_line.driver_parser().parse_args(["--exchange", "spark", *typed])
     with pytest.raises(ConfigError, match=said):
         synchronous.check(given, options.agent_config(given, {}))
 
 
 def test_synchronous_staleness_is_what_it_is():
-    given = options.driver_parser().parse_args(["--exchange", "spark", "--staleness", "sync"])
+    given = command_line.driver_parser().parse_args(["--exchange", "spark", "--staleness", "sync"])
     synchronous.check(given, AgentConfig())
 
 

@@ -3,8 +3,8 @@
 import pyarrow.parquet as pq
 import pytest
 
-from barista import tables
-from barista.run_folder import RunFolder
+from barista.driver import tables
+from barista.driver.run_folder import RunFolder
 
 WORKER = {
     "worker": "a-0", "round": 1, "partition": 0, "applied": 3, "steps": 12, "loss_mean": 0.5,

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from barista import training
 from barista.config import defaults_for
-from barista.episodes import Evaluation
-from barista.evaluation import Score
-from barista.run_folder import RunFolder
+from barista.driver import training
+from barista.driver.run_folder import RunFolder
+from barista.playing.episodes import Evaluation
+from barista.playing.evaluation import Score
 
 
 class Job:

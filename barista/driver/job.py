@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import psutil
 
 import caffe
-from barista import memory, model, one_net, options, server_options, synchronous
+from barista import model, one_net, options
 from barista.config import AgentConfig, option_name
-from barista.episodes import Terms
+from barista.driver import command_line, memory, server_options, synchronous
+from barista.driver.run_folder import Resume, RunFolder, RunFolderError, find_resume, logs_root
 from barista.games import GameSpec, spec
-from barista.run_folder import Resume, RunFolder, RunFolderError, find_resume, logs_root
+from barista.playing.episodes import Terms
 
 if TYPE_CHECKING:
     import argparse
 
+    from barista.driver.interrupts import Interrupts
     from barista.games.models import ModelFiles
-    from barista.interrupts import Interrupts
 
 DEFAULT_EPISODES = {"ddq/Snake-v0": 100}  # of the evaluation; else 8
 LOG_LIMIT_BYTES = 10 << 20  # a longer barista.log begins anew with the next run
@@ -245,7 +246,7 @@ def plan(job: Job, config: AgentConfig, *, where: str, server: Server) -> str:
         server: Has the weights.
     """
     given = job.given
-    ends = [f"{minutes:g} minutes"] if (minutes := options.minutes(given)) else []
+    ends = [f"{minutes:g} minutes"] if (minutes := command_line.minutes(given)) else []
     if given.rounds is not None:
         ends += [f"{given.rounds} round{'s' * (given.rounds != 1)}"]
     origin = f", resumed from {given.resume}" if job.resume else ""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from barista.episodes import Evaluation, PlayError
+from barista.playing.episodes import Evaluation, PlayError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from barista.episodes import Terms
+    from barista.playing.episodes import Terms
 
 NICENESS = 10  # a tenth of a processor that training keeps busy, all of an idle one
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from barista.episodes import Terms
     from barista.games.screen import Screen
     from barista.games.vector import UInt8
+    from barista.playing.episodes import Terms
 
 SMALL = 256  # pixels of height; smaller screens are doubled in an mp4
 _NEEDS = {".mp4": ("av", "av"), ".gif": ("PIL.Image", "pillow")}  # module, and package to install

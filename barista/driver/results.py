@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from barista.driver.report import draw_curve, quiet, verdict
+from barista.driver.run_folder import bring
 from barista.games import human
-from barista.report import draw_curve, quiet, verdict
-from barista.run_folder import bring
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from barista.episodes import Players
-    from barista.evaluation import Evaluator, Score
-    from barista.run_folder import RunFolder
+    from barista.driver.run_folder import RunFolder
+    from barista.playing.episodes import Players
+    from barista.playing.evaluation import Evaluator, Score
 
 
 def better_one(evaluator: Evaluator | None, folder: RunFolder, final: Path | None) -> Score | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from barista.config import AgentConfig
-    from barista.local_server import LocalServer
+    from barista.driver.local_server import LocalServer
     from barista.worker import Worker
 
 

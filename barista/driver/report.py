@@ -14,7 +14,7 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from barista.episodes import Evaluation
+    from barista.playing.episodes import Evaluation
 
 
 class Progress:

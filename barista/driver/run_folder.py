@@ -99,7 +99,7 @@ class RunFolder:
         with (self.path / "metrics.jsonl").open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         if rounds := [row for row in rows if "round" in row]:
-            from barista import tables  # noqa: PLC0415 (pyarrow: not before Spark is started)
+            from barista.driver import tables  # noqa: PLC0415 (pyarrow: not before Spark is started)
 
             tables.write(self.path, rounds)
 
@@ -139,7 +139,7 @@ def logs_root() -> Path:
         RunFolderError: If it cannot be written.
     """
     root = os.environ.get("DDQ_ROOT")
-    logs = (Path(root) if root else Path(__file__).resolve().parents[1]) / "logs"
+    logs = (Path(root) if root else Path(__file__).resolve().parents[2]) / "logs"
     try:
         logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -19,8 +19,8 @@ from param_server.errors import ParamServerError
 from param_server.network import parameters_of
 
 import caffe
-from barista.background import BackgroundPlay
-from barista.episodes import PlayError
+from barista.playing.background import BackgroundPlay
+from barista.playing.episodes import PlayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from param_server.wire import Model
 
-    from barista.episodes import Evaluation, Players, Terms
+    from barista.playing.episodes import Evaluation, Players, Terms
 
     # Plays a prototxt's network with flat float32 weights, and a player who acts by chance.
     Hall = Callable[[Terms, str, NDArray[Any]], Players]
@@ -75,7 +75,7 @@ class Score(NamedTuple):
 
 
 class Server(Protocol):
-    """What an evaluation needs of the parameter server; see `barista.server_link`."""
+    """What an evaluation needs of the parameter server; see `barista.driver.server_link`."""
 
     def snapshot(self) -> Written | None:
         """Have a snapshot written now; None if none can be written."""
@@ -194,7 +194,7 @@ class Evaluator:
 
         Raises:
             ParamServerError: If the server does not hand out the weights.
-            barista.episodes.PlayError: If the network does not fit the game.
+            barista.playing.episodes.PlayError: If the network does not fit the game.
         """
         try:
             written = self._server.snapshot()

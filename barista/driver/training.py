@@ -12,18 +12,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from barista import dqn
-from barista.alarm_lines import AlarmLines
-from barista.push_period import PushPeriod, costs
-from barista.report import describe
+from barista.driver.alarm_lines import AlarmLines
+from barista.driver.push_period import PushPeriod, costs
+from barista.driver.report import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from barista.config import AgentConfig
-    from barista.evaluation import Evaluator, Score
-    from barista.report import Progress
-    from barista.run_folder import RunFolder
+    from barista.driver.report import Progress
+    from barista.driver.run_folder import RunFolder
+    from barista.playing.evaluation import Evaluator, Score
 
 ROUND_S = 20.0  # how long a round lasts by default: then a job's overhead is under two per cent
 FIRST_UPDATES = 100  # of each worker in the first round, before the rate is known
@@ -42,7 +42,7 @@ class TrainingError(RuntimeError):
 
 
 class Server(Protocol):
-    """What training needs of the parameter server; see `barista.server_link`."""
+    """What training needs of the parameter server; see `barista.driver.server_link`."""
 
     def status(self) -> dict[str, Any] | None:
         """Return status_data, None when it does not answer just now."""
@@ -70,7 +70,7 @@ class Round(Protocol):
 
 
 class Rounds(Protocol):
-    """Who carries rounds out: Spark (`spark.rounds`), or this process (`barista.serial`)."""
+    """Who carries rounds out: Spark (`spark.rounds`), or this process (`barista.driver.serial`)."""
 
     def start(self, request: Mapping[str, Any], description: str, /) -> Round:
         """Begin a round; returns at once."""

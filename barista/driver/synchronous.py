@@ -54,7 +54,7 @@ _ONLY: dict[str, tuple[Any, str]] = {
 
 
 class Server(Protocol):
-    """What holds the weights; see `barista.local_server`."""
+    """What holds the weights; see `barista.driver.local_server`."""
 
     def model(self) -> Model:
         """Return a copy of the weights."""

@@ -16,17 +16,17 @@ from param_server.rehearsal import rehearse
 
 import caffe
 from barista import dqn, games
-from barista.episodes import PlayError, Players, play
 from barista.games.actions import minimal_set
 from barista.games.protocol import named
 from barista.learner import q_values
 from barista.model import INPUT, OUTPUT
+from barista.playing.episodes import PlayError, Players, play
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from barista.episodes import Player, Policy, Terms
     from barista.games.vector import Int64
+    from barista.playing.episodes import Player, Policy, Terms
 
 
 def load_net(folder: Path) -> caffe.Net:

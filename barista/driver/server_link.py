@@ -24,8 +24,8 @@ from param_server.errors import ParamServerError, ServerStartError, Unauthorized
 from param_server.launch import EmbeddedServer, find_standalone, start_embedded
 from param_server.network import same_net
 
-from barista.evaluation import Written
-from barista.run_folder import bring
+from barista.driver.run_folder import bring
+from barista.playing.evaluation import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from param_server.discovery import StandaloneServer
     from param_server.wire import Model
 
-    from barista.evaluation import Score
+    from barista.playing.evaluation import Score
 
 DEFAULT_PORT = 5500
 START_TIMEOUT_S = 60.0

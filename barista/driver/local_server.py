@@ -15,8 +15,8 @@ from param_server.core import compose, working_folder
 from param_server.errors import ParamServerError, SnapshotFailed
 from param_server.options import Config, parser
 
-from barista.evaluation import Written
 from barista.exchange import LocalExchange
+from barista.playing.evaluation import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from param_server.recovery import Resumed
     from param_server.wire import Model, Push, PushAnswer
 
-    from barista.evaluation import Score
-    from barista.interrupts import Interrupts
+    from barista.driver.interrupts import Interrupts
+    from barista.playing.evaluation import Score
 
     Float32 = NDArray[np.float32]
 
