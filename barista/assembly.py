@@ -236,6 +236,11 @@ def make_worker(
         from barista import experience  # noqa: PLC0415 (pyarrow: only where it is needed)
 
         kind = experience.KeptReplay if config.replay_to else kind
+    storage = open_storage(
+        Path(config.replay_dir, f"worker-{ordinal}") if config.replay_dir else None,
+        compress=config.compress_replay,
+        settings={name: getattr(config, name) for name in _STORED_BY},
+    )
     replay = kind(
         config.replay_share,
         frame_shape=spec.frame_shape,
@@ -247,14 +252,10 @@ def make_worker(
         rng=drawing,
         priorities=SumTree if config.prioritised else None,
         priority_exponent=config.priority_exponent,
-        storage=open_storage(
-            Path(config.replay_dir, f"worker-{ordinal}") if config.replay_dir else None,
-            compress=config.compress_replay,
-            settings={name: getattr(config, name) for name in _STORED_BY},
-        ),
+        storage=storage,
     )
     if config.replay_to or config.replay_from:
-        experience.attach(replay, config, spec, ordinal=ordinal)
+        experience.attach(replay, config, spec, ordinal=ordinal, storage=storage)
     learner = make_learner(nets, config, spec.num_actions)
     return Worker(
         actor=Actor(game, nets.act, replay, config, exploring),

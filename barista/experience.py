@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from barista.config import AgentConfig
     from barista.games.vector import GameSpec
+    from barista.storage import Storage
 
 SETTINGS = "_settings.json"  # Spark passes over such names
 FORMAT = 1
@@ -82,28 +83,36 @@ class KeptReplay(ReplayBuffer):
     """A replay buffer that writes its episodes to a file when it is closed."""
 
     def keep(self, folder: Path, ordinal: int, told: dict[str, Any]) -> None:
-        """Have `close` write to `folder`, for the worker of that ordinal, under these settings."""
-        self._kept = folder, ordinal, told
+        """Have `close` write to `folder`, for the worker of that ordinal, under these settings.
 
-    def close(self) -> None:
-        """Write the episodes, and let go of the storage.
-
-        Where they cannot be written a line on stderr says so: the run has ended well all the same.
+        Raises:
+            ExperienceError: If nothing can be written there, which is better known now.
         """
-        folder, ordinal, told = self._kept
-        file = folder / f"worker-{ordinal}.parquet"
-        unfinished = file.with_name(f"_{file.name}")
-        header = unfinished.with_suffix(".json")
+        self._file = folder / f"worker-{ordinal}.parquet"
+        header = folder / f"_worker-{ordinal}.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             header.write_text(json.dumps(told, indent=1) + "\n")
             header.replace(folder / SETTINGS)
+        except OSError as error:
+            raise ExperienceError(
+                f"--replay-to {folder}: {error.strerror}: name a folder that workers may write to"
+            ) from error
+
+    def close(self) -> None:
+        """Write the episodes, and let go of the storage.
+
+        Where they can no longer be written a line on stderr says so: the run has ended well all the
+        same.
+        """
+        unfinished = self._file.with_name(f"_{self._file.name}")
+        try:
             self._write_file(unfinished)
-            unfinished.replace(file)
+            unfinished.replace(self._file)
         except OSError as error:
             with suppress(OSError):
                 unfinished.unlink()
-            sys.stderr.write(f"warning: --replay-to {folder}: {error}\n")
+            sys.stderr.write(f"warning: --replay-to {self._file.parent}: {error}\n")
         finally:
             super().close()
 
@@ -170,7 +179,9 @@ def check(config: AgentConfig, spec: GameSpec) -> None:
     """
     folder = Path(config.replay_to)
     try:
-        if config.replay_to and folder.exists() and any(folder.iterdir()):
+        # The settings alone are what a run left that came to no end.
+        held = folder.iterdir() if config.replay_to and folder.exists() else ()
+        if any(file.name != SETTINGS for file in held):
             raise ExperienceError(f"--replay-to {folder} holds something: name a new folder")
     except OSError as error:
         raise ExperienceError(f"--replay-to {folder}: {error.strerror}") from error
@@ -199,18 +210,33 @@ def _files(folder: Path, wanted: dict[str, Any]) -> list[Path]:
     return files
 
 
-def attach(replay: ReplayBuffer, config: AgentConfig, spec: GameSpec, *, ordinal: int) -> None:
+def attach(
+    replay: ReplayBuffer,
+    config: AgentConfig,
+    spec: GameSpec,
+    *,
+    ordinal: int,
+    storage: Storage | None = None,
+) -> None:
     """Fill a new buffer as `--replay-from` asks, and have it kept as `--replay-to` asks.
 
     One that has experience already, from `--replay-dir`, is not filled.
 
+    Args:
+        replay: the buffer; with `--replay-to` a `KeptReplay`.
+        config: of the run.
+        spec: of its game.
+        ordinal: of the worker.
+        storage: of the buffer's arrays, if not simply memory.
+
     Raises:
-        ExperienceError: If a file is damaged, or of another game.
+        ExperienceError: If a file is damaged, or of another game, or none can be written.
     """
     if isinstance(replay, KeptReplay):
         replay.keep(Path(config.replay_to), ordinal, settings(config, spec))
     if config.replay_from and not replay.size:
-        load(replay, config, spec, ordinal=ordinal)
+        with storage.all_or_nothing() if storage else nullcontext():
+            load(replay, config, spec, ordinal=ordinal)
 
 
 def load(replay: ReplayBuffer, config: AgentConfig, spec: GameSpec, *, ordinal: int) -> None:

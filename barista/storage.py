@@ -4,7 +4,8 @@
 than the memory and outlives its process.  `CompressedMemory` keeps frames deflated one by one.
 
 A mapped folder holds ``<array>.bin`` for every array, ``replay.json``, which says what they are and
-is written last, and ``lock``, which one process at a time holds.  What a process has stored in a
+is written last, ``lock``, which one process at a time holds, and, while a fresh one is being filled
+from elsewhere, ``unfinished``.  What a process has stored in a
 mapping is the system's to keep, so a killed process loses nothing; the order in which the buffer
 stores (see `replay`) makes what it leaves whole.  A crash of the machine may lose more, and what it
 damages is found if an invariant of the buffer shows it.
@@ -21,6 +22,7 @@ import os
 import sys
 import weakref
 import zlib
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -28,7 +30,8 @@ import numpy as np
 from barista.config import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import DTypeLike, NDArray
@@ -59,6 +62,12 @@ class Storage(Protocol):
     def damaged(self, reason: str) -> Exception:
         """Return what to raise when the arrays are not as a buffer leaves them."""
 
+    def all_or_nothing(self) -> AbstractContextManager[None]:
+        """Keep for another process what is stored meanwhile if it comes to its end, and only then.
+
+        An exception ends it too soon, and so does the process's death.
+        """
+
     def close(self) -> None:
         """Let go of the arrays, which must not be used afterwards."""
 
@@ -86,6 +95,7 @@ class MappedFolder:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self._folder, self._settings = folder, settings
+        self._unfinished = folder / "unfinished"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -114,6 +124,9 @@ class MappedFolder:
             name: f"{np.dtype(dtype)} {list(shape)}" for name, (shape, dtype) in specs.items()
         }
         try:
+            if self._unfinished.exists():
+                (self._folder / HEADER).unlink(missing_ok=True)
+                self._unfinished.unlink()
             if (self._folder / HEADER).exists():
                 self._compare(json.loads(json.dumps(header)))
             else:
@@ -132,6 +145,13 @@ class MappedFolder:
         return StorageError(
             f"--replay-dir: {self._folder} is damaged ({reason}): remove it to begin anew"
         )
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Have the folder begin anew if what is stored meanwhile does not come to its end."""
+        self._unfinished.touch()
+        yield
+        self._unfinished.unlink()
 
     def close(self) -> None:
         """Let others have the folder, which must not be stored to any more."""
@@ -196,6 +216,10 @@ class CompressedMemory:
     def damaged(self, reason: str) -> StorageError:
         """Return an error that cannot occur: nothing outlives the process."""
         return StorageError(f"the compressed replay is damaged ({reason})")
+
+    def all_or_nothing(self) -> AbstractContextManager[None]:
+        """Do nothing: memory goes with the process."""
+        return nullcontext()
 
     def close(self) -> None:
         """Do nothing: memory goes with the buffer."""

@@ -226,7 +226,7 @@ def check_memory(job: Job, config: AgentConfig) -> None:
     Raises:
         UsageError: If it does not.
     """
-    needed = config.workers * memory.worker_bytes(config, job.spec)
+    needed = memory.serial_bytes(config, job.spec)
     free = psutil.virtual_memory().available
     if needed > free:
         raise UsageError(

@@ -34,6 +34,11 @@ def worker_bytes(config: AgentConfig, game: GameSpec, parameters: int = 0) -> in
     return _ENGINE_BYTES + replay + 4 * _COPIES * parameters
 
 
+def serial_bytes(config: AgentConfig, game: GameSpec) -> int:
+    """Return the memory in bytes of all workers of `--serial`, which share a process."""
+    return _ENGINE_BYTES + config.workers * (worker_bytes(config, game) - _ENGINE_BYTES)
+
+
 def disk_bytes(config: AgentConfig, game: GameSpec) -> int:
     """Return how much one Barista writes to `--replay-dir`, in bytes; 0 without it."""
     return _replay_bytes(config, game, with_frames=True) if config.replay_dir else 0

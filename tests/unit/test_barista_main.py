@@ -91,3 +91,20 @@ def test_a_file_that_cannot_be_trusted_is_one_line(tmp_path, monkeypatch, capsys
 def test_orders_survive_the_pipe():
     orders = main.Orders("h:1", "t", "r", {}, "w", "i", "l", ca="certificate")
     assert main.Orders(**json.loads(json.dumps(orders._asdict()))) == orders
+
+
+def test_a_start_that_computes_shows_signs_of_life_for_as_long_as_it_likes(monkeypatch):
+    now = SimpleNamespace(wall=0.0, cpu=0.0)
+    clock = SimpleNamespace(monotonic=lambda: now.wall, process_time=lambda: now.cpu)
+    monkeypatch.setattr(main, "time", clock)
+
+    def changes(wall_s, *, cpu_s):
+        before = main._signs_of_life(0.0)
+        now.wall += wall_s
+        now.cpu += cpu_s
+        return main._signs_of_life(0.0) != before
+
+    assert changes(60, cpu_s=0)  # at first waiting will do
+    now.wall = 300.0
+    assert changes(60, cpu_s=40)
+    assert not changes(60, cpu_s=0.1)

@@ -1,6 +1,7 @@
 """Experience as Parquet: what one replay held, another learns from."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ import pytest
 from barista import experience
 from barista.config import ConfigError
 from barista.games.vector import GameSpec
+from barista.storage import open_storage
 from replay import ReplayBuffer
 from tests import tiny
 
@@ -21,10 +23,10 @@ def config(folder, **changes):
     )
 
 
-def buffer(kind=ReplayBuffer, *, capacity=60, n_step=3, num_envs=2, seed=0):
+def buffer(kind=ReplayBuffer, *, capacity=60, n_step=3, num_envs=2, seed=0, storage=None):
     return kind(
         capacity, frame_shape=(2, 2), stack=3, num_envs=num_envs, n_step=n_step, gamma=0.9,
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(seed), storage=storage,
     )  # fmt: skip
 
 
@@ -141,6 +143,7 @@ def test_what_is_no_experience_is_refused(tmp_path):
     (tmp_path / experience.SETTINGS).write_text(json.dumps(told))
     with pytest.raises(ConfigError, match=r"no \*\.parquet"):
         experience.check(asked, SPEC)
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(ConfigError, match="name a new folder"):
         experience.check(config(tmp_path), SPEC)
 
@@ -170,10 +173,50 @@ def test_a_damaged_file_is_one_line(tmp_path, damage):
     assert "\n" not in str(why.value)
 
 
-def test_a_folder_that_cannot_be_written_is_a_warning(tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
     (tmp_path / "file").touch()
-    kept(tmp_path / "file" / "folder", steps=20)
+    with pytest.raises(ConfigError, match=r"--replay-to .*: Not a directory: name a folder"):
+        kept(tmp_path / "file" / "folder", steps=20)
+
+
+def test_a_folder_that_is_gone_at_the_end_is_a_warning(tmp_path, capsys):
+    replay = buffer(experience.KeptReplay)
+    experience.attach(replay, config(tmp_path / "folder"), SPEC, ordinal=0)
+    play([replay], steps=20)
+    shutil.rmtree(tmp_path / "folder")
+    replay.close()
     assert "warning: --replay-to" in capsys.readouterr().err
+
+
+def test_a_run_that_came_to_no_end_may_be_begun_again(tmp_path):
+    experience.attach(buffer(experience.KeptReplay), config(tmp_path), SPEC, ordinal=0)
+    experience.check(config(tmp_path), SPEC)
+
+
+def test_a_mapped_buffer_that_was_filled_in_part_is_filled_anew(tmp_path):
+    kept(tmp_path / "from", steps=50)
+    file = tmp_path / "from/worker-0.parquet"
+    rows = pq.read_table(file)
+    given = config("", replay_from=str(tmp_path / "from"))
+
+    def fill():
+        storage = open_storage(tmp_path / "mapped", compress=False, settings={})
+        replay = buffer(storage=storage)
+        try:
+            experience.attach(replay, given, SPEC, ordinal=0, storage=storage)
+        finally:
+            storage.close()
+        return replay
+
+    pq.write_table(rows.slice(0, rows.num_rows - 1), file)
+    with pytest.raises(ConfigError, match="is damaged"):
+        fill()
+    pq.write_table(rows, file)
+    whole = buffer()
+    experience.attach(whole, given, SPEC, ordinal=0)
+    assert contents(fill()) == contents(whole)
+    file.unlink()  # not read again
+    assert contents(fill()) == contents(whole)
 
 
 def test_states_of_one_frame_do_not_make_a_cut_episode_whole(tmp_path):

@@ -23,6 +23,12 @@ def test_a_worker_needs_its_share_of_the_replay_beside_its_engine():
     assert small - memory._ENGINE_BYTES == pytest.approx(buffer.nbytes, rel=0.05)
 
 
+def test_serial_workers_share_one_engine():
+    config = tiny.config(replay_capacity=10**6, workers=4)
+    each = memory.worker_bytes(config, GAME)
+    assert memory.serial_bytes(config, GAME) == 4 * each - 3 * memory._ENGINE_BYTES
+
+
 def test_a_network_counts_with_all_its_copies():
     bare, large = (memory.worker_bytes(tiny.config(), GAME, size) for size in (0, 10**7))
     assert large - bare == 5 * np.zeros(10**7, np.float32).nbytes
