@@ -128,6 +128,7 @@ class Training:
         self._snapshot_error = ""
         self._alarms = AlarmLines(progress.say)
         self._score: Score | None = None  # that has come in this round
+        self._present: set[str] = set()  # workers of the round before
         self.last_status: dict[str, Any] = {}
 
     def run(self, first_round: int = 1) -> int:
@@ -240,6 +241,8 @@ class Training:
             for event in row.get("restarts", ()):
                 self._progress.say(f"{event}; restarted")
             self._keep_log(row.pop("log", []))
+        rows = _one_of_each(rows)
+        self._compare_workers({row["worker"] for row in rows}, number)
         rates = [
             (row["applied"] + row["gathered"] + row["rejected"]) / busy
             for row in rows
@@ -267,6 +270,15 @@ class Training:
             "alarms": self._alarms.active,
             "workers": rows,
         }
+
+    def _compare_workers(self, workers: set[str], number: int) -> None:
+        """Say which workers are others than in the round before."""
+        if self._present:
+            for worker in sorted(self._present - workers):
+                self._progress.say(f"{worker} took no part in round {number}: its executor is gone")
+            for worker in sorted(workers - self._present):
+                self._progress.say(f"{worker} takes part since round {number}")
+        self._present = workers
 
     def _choose_push_period(self, rows: list[dict[str, Any]], seconds: float) -> None:
         """Say how many gradients the next round's pushes hold, where that is for us to choose."""
@@ -312,3 +324,19 @@ class Training:
         if not self.last_status:
             return "warm-up"
         return self._line(int(self.last_status["round"].get("number") or 0)).partition(" · ")[2]
+
+
+def _one_of_each(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows without those that one Barista gave twice.
+
+    A task that was lost with its executor is done again by another, whose Barista may have been
+    through with the round.
+    """
+    seen: set[str | None] = set()
+    once = []
+    for row in rows:
+        barista = row.pop("incarnation", None)
+        if barista is None or barista not in seen:
+            once.append(row)
+        seen.add(barista)
+    return once

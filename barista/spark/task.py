@@ -128,7 +128,8 @@ def _run_round(
         why = _watch_round(barista, number, request, parcel)
         if isinstance(why, dict):
             log = [] if barista.log == assignment.log else barista.new_lines(slot)
-            return {**why, "partition": partition, "restarts": restarts, "log": log}
+            told = {"incarnation": barista.incarnation, "restarts": restarts, "log": log}
+            return {**why, "partition": partition, **told}
         barista.kill()
         restarts.append(why)
         if len(restarts) > MAX_RESTARTS:

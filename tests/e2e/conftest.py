@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -62,7 +62,8 @@ class Site:
         name = self.home / f"command-{len(self.started)}"
         with Path(f"{name}.out").open("w") as out, Path(f"{name}.err").open("w") as err:
             process = subprocess.Popen(
-                arguments, env=self.env, cwd=keywords.pop("cwd", self.home), stdout=out, stderr=err,
+                arguments, env=self.env | keywords.pop("more_env", {}),
+                cwd=keywords.pop("cwd", self.home), stdout=out, stderr=err,
                 stdin=subprocess.DEVNULL, start_new_session=True, **keywords,
             )  # fmt: skip
         process.out, process.err = Path(f"{name}.out"), Path(f"{name}.err")
@@ -105,9 +106,13 @@ class Site:
                 continue
         return None
 
-    def assert_nothing_left(self):
+    def assert_nothing_left(self, but=()):
+        """See that no process is left, but for these and what they consist of."""
+        kept = {process.pid for process in but}
         gone_by = time.monotonic() + 10
-        while (left := marked(self.env)) and time.monotonic() < gone_by:
+        while (left := [p for p in marked(self.env) if p.pid not in kept]) and (
+            time.monotonic() < gone_by
+        ):
             time.sleep(0.1)
         assert [f"{p.pid} {' '.join(p.cmdline())[:200]}" for p in left] == []
 
@@ -119,4 +124,7 @@ def site(tmp_path):
     site = Site(tmp_path)
     yield site
     for process in marked(site.env):
-        process.send_signal(signal.SIGKILL)
+        with suppress(psutil.Error):
+            process.kill()
+    for process in site.started:
+        process.wait(30)

@@ -9,7 +9,7 @@ from barista.spark import task
 class Scripted:
     """A Barista that answers as told: each status is a dictionary, or an exception."""
 
-    pid, log = 7, "nowhere"
+    pid, log, incarnation = 7, "nowhere", "a"
 
     def __init__(self, *statuses, alive=True):
         self.statuses, self.alive, self.requests = list(statuses), alive, []
@@ -109,6 +109,7 @@ def test_a_restart_is_in_the_row(tmp_path, monkeypatch):
     assert (row["applied"], row["partition"]) == (1, 4)
     assert row["restarts"] == ["Barista 7 died in round 1"]
     assert row["log"] == ["a line"]
+    assert row["incarnation"] == "a"
 
 
 def test_the_log_is_the_drivers_on_its_own_host_only(tmp_path, monkeypatch):

@@ -292,3 +292,22 @@ def test_a_dear_exchange_lengthens_the_push_period(make):
     assert [asked["push_period"] for asked, _ in rounds.asked] == [1, 4]
     assert rounds.asked[1][0]["quota"] == 100  # 20 s of 2.5 pushes a second, for each of two
     assert any(line.startswith("push period 4: ") for line in work._progress.said)
+
+
+def test_a_barista_that_two_tasks_found_counts_once(make):
+    twice = [row(50, incarnation="a"), row(50, incarnation="a"), row(7, incarnation="b")]
+    work = make(Rounds(Job(twice)), rounds=1)
+    work.run()
+    (kept,) = work._folder.metrics()
+    assert [worker["applied"] for worker in kept["workers"]] == [50, 7]
+    assert "incarnation" not in kept["workers"][0]
+
+
+def test_workers_that_come_and_go_are_told(make):
+    work = make(Rounds(*(Job([row(worker=name) for name in names]) for names in ("ab", "a", "ac"))))
+    work._limits = work._limits._replace(rounds=3)
+    work.run()
+    assert [line for line in work._progress.said if "round" in line] == [
+        "b took no part in round 2: its executor is gone",
+        "c takes part since round 3",
+    ]
