@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -328,10 +329,17 @@ def environment(threads: int) -> dict[str, str]:
     return kept
 
 
+@cache
 def executor_process() -> psutil.Process:
-    """Return the JVM above this task: when it is gone, Baristas have to go too."""
-    parents = psutil.Process().parents()
-    for process in parents:
+    """Return the JVM above this task: when it is gone, Baristas have to go too.
+
+    It is looked for once: Spark goes on using a Python worker whose daemon was killed, and which so
+    has no JVM above it any more.
+
+    Raises:
+        LaunchError: If there is none; Spark does the task again, in another Python worker.
+    """
+    for process in psutil.Process().parents():
         if process.name().startswith("java"):
             return process
-    return parents[-1] if parents else psutil.Process()
+    raise LaunchError("this task runs under no JVM: was pyspark.daemon killed?")

@@ -1,11 +1,14 @@
 """What every test shares: a hypothesis profile, one thread of arithmetic, no stray processes."""
 
 import os
+import shutil
 import signal
 
 import hypothesis
 import psutil
 import pytest
+
+from tests import spark_site
 
 # Torch and OpenBLAS read these when they are loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,6 +19,16 @@ hypothesis.settings.load_profile("ddq")
 
 # A shell's background job ignores Ctrl-C, and its children would: those of tests must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A place for real runs; what they start is killed with the test."""
+    if shutil.which("spark-submit", path=spark_site.environment(tmp_path)["PATH"]) is None:
+        pytest.fail("spark-submit is missing: run scripts/test")
+    site = spark_site.Site(tmp_path)
+    yield site
+    site.clear()
 
 
 @pytest.fixture

@@ -73,6 +73,11 @@ class BackgroundPlay:
         except (OSError, ValueError, KeyError) as error:
             raise PlayError(self._last_words() or f"it ended with exit code {code}") from error
 
+    def wait(self, timeout_s: float) -> None:
+        """Wait for its end, but no longer than that."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+
     def stop(self) -> None:
         """End it, if it still plays."""
         if self._process.stdin is not None:

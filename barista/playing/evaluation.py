@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from param_server.errors import ParamServerError
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     Hall = Callable[[Terms, str, NDArray[Any]], Players]
 
 FINISH_S = 300.0  # how long the end of a run waits for an evaluation that is under way
-_LOOK_S = 0.2
 
 
 class Written(NamedTuple):
@@ -224,10 +222,8 @@ class Evaluator:
     def _finish(self) -> None:
         if self._under_way is not None:
             self._say(f"waiting for the evaluation of version {self._under_way.written.version:,}")
-        give_up_at = time.monotonic() + FINISH_S
-        while self._under_way is not None and time.monotonic() < give_up_at:
+            self._under_way.play.wait(FINISH_S)
             self.poll()
-            time.sleep(_LOOK_S)
 
     def _copy(self) -> Written:
         """Have a snapshot written, and copy it; where it lies elsewhere, write the weights."""

@@ -113,6 +113,7 @@ def _run_round(
 ) -> dict[str, Any]:
     number = int(assignment.round["number"])
     request = {**assignment.round, "partition": partition}
+    launch.executor_process()  # while it can be found
     started = time.monotonic()
     restarts: list[str] = []
     while True:

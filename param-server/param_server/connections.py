@@ -103,6 +103,13 @@ class Connections:
             for connection in (*self._strangers, *self._known):
                 connection.cut()
 
+    def wait_until_empty(self, timeout_s: float) -> None:
+        """Wait until everybody has left, but no longer than that."""
+        with self._has_left:
+            self._has_left.wait_for(
+                lambda: not (self._strangers or self._known or self._leaving), timeout=timeout_s
+            )
+
     def count(self) -> tuple[int, int, int]:
         """Return how many strangers there are, how many known, how many on their way out."""
         with self._has_left:

@@ -19,7 +19,6 @@ import logging
 import os
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from param_server import segment, wire
@@ -51,7 +50,6 @@ _TOKEN_LIMIT = 4096
 _BACKLOG = 128
 _AGAIN_S = 0.1  # after an accept that failed, for want of descriptors
 _CLOSE_S = 5.0  # for answers under way
-_POLL_S = 0.005
 
 
 class Limits(NamedTuple):
@@ -122,9 +120,7 @@ class SameHostServer:
             self._accepting.join()
         self._listener.close()
         self._connections.close()
-        deadline = time.monotonic() + _CLOSE_S
-        while any(self._connections.count()) and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+        self._connections.wait_until_empty(_CLOSE_S)
 
     # -- connections
 

@@ -2,13 +2,11 @@
 
 import json
 import os
-import re
 import signal
 import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 import caffe
@@ -119,26 +117,6 @@ def test_the_commands_of_2015(site):
     site.assert_nothing_left()
 
 
-def test_a_killed_barista_is_replaced_and_the_round_completes(site):
-    run = site.home / "run"
-    process = site.start(
-        site.command(*SMALL, "--rounds", "1", "--updates-per-round", "60", "--run-dir", str(run))
-    )
-    log = site.logs / "barista.log"
-
-    def playing():
-        found = log.exists() and re.findall(r"pid (\d+), server", log.read_text())
-        return found if found and len(found) == 2 and "partition" in log.read_text() else None
-
-    victim = psutil.Process(int(site.wait_for(playing, process)[0]))
-    victim.kill()
-    assert process.wait(200) == 0, site.story(process)
-    assert f"Barista {victim.pid} died in round 1; restarted" in process.out.read_text()
-    row = rows(run)[-1]
-    assert row["version"] == 120
-    site.assert_nothing_left()
-
-
 def test_ctrl_c_keeps_a_snapshot_and_leaves_nothing(site):
     run = site.home / "run"
     process = site.start(site.command(*SMALL, "--minutes", "5", "--run-dir", str(run)))
@@ -153,21 +131,6 @@ def test_ctrl_c_keeps_a_snapshot_and_leaves_nothing(site):
     snapshot = newest_snapshot(run)
     assert json.loads((snapshot / "manifest.json").read_text())["version"] > 0
     assert np.isfinite(weights(snapshot)).all()
-    site.assert_nothing_left()
-
-
-def test_a_killed_server_is_restarted_and_the_run_goes_on(site):
-    run = site.home / "run"
-    process = site.start(
-        site.command(*SMALL, "--rounds", "2", "--updates-per-round", "30", "--run-dir", str(run))
-    )
-    site.wait_for((run / "metrics.jsonl").exists, process)
-    site.find("param_server.cli").kill()
-    assert process.wait(200) == 0, site.story(process)
-    said = process.out.read_text()
-    restarted = r"the parameter server died \(-9\) and was restarted from version \d+; (.+)"
-    assert re.search(restarted, said)[1].endswith(("gone", "nothing acknowledged is lost"))
-    assert newest_snapshot(run).is_dir()
     site.assert_nothing_left()
 
 
@@ -192,22 +155,6 @@ def test_ctrl_c_while_it_starts_leaves_nothing(site):
     assert "Traceback" not in said, said
     site.assert_nothing_left()
     assert not run.exists()
-
-
-@pytest.mark.timeout(420)
-def test_executors_of_their_own_get_the_code_and_a_barista_each(site):
-    run = site.home / "run"
-    command = site.command(
-        *SMALL, "--rounds", "1", "--updates-per-round", "30", "--run-dir", str(run),
-        "--workers", "2", master="local-cluster[2,1,1024]",
-    )  # fmt: skip
-    code, out, err = site.run(command, timeout_s=360)
-    assert code == 0, out + err
-    workers = rows(run)[-1]["workers"]
-    assert rows(run)[-1]["version"] == 60
-    assert len({w["worker"] for w in workers}) == 2
-    assert {w["worker"].rpartition("-")[2] for w in workers} == {"0"}  # slot 0 of two executors
-    site.assert_nothing_left()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -19,10 +18,9 @@ pytestmark = pytest.mark.usefixtures("no_stray_processes")
 
 def result_of(background, timeout_s=60):
     """Wait for a result."""
-    give_up_at = time.monotonic() + timeout_s
-    while (result := background.result()) is None:
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)
+    background.wait(timeout_s)
+    result = background.result()
+    assert result is not None
     return result
 
 

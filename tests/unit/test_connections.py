@@ -126,3 +126,13 @@ def test_every_group_stays_within_its_limit(steps):
     for connection in came:
         if connection.is_cut:
             connection.thread.join()
+
+
+def test_a_wait_for_everybody_ends_with_the_last(book):
+    (slow,) = admitted(book, stays=True)
+    book.close()
+    book.wait_until_empty(0.01)
+    assert book.count() == (1, 0, 0)
+    threading.Timer(0.05, book.leave, [slow]).start()
+    book.wait_until_empty(60)
+    assert book.count() == (0, 0, 0)

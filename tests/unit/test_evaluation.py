@@ -78,6 +78,9 @@ class Play:
             raise self.outcome
         return self.outcome
 
+    def wait(self, timeout_s):
+        """Nothing happens meanwhile."""
+
     def stop(self):
         self.stopped = True
 
@@ -220,9 +223,7 @@ def test_an_earlier_version_under_way_is_waited_for_at_the_end(make, monkeypatch
     evaluator, server, said = make
     evaluator.begin()
     server.version = 200
-    monkeypatch.setattr(
-        evaluation.time, "sleep", lambda _: setattr(Play.begun[0], "outcome", reached(5.0))
-    )
+    monkeypatch.setattr(Play, "wait", lambda play, _: setattr(play, "outcome", reached(5.0)))
     evaluator.final(hall(3.0))
     assert [score.version for score in evaluator.scores] == [200, 100]
     assert evaluator.best.version == 100

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -195,3 +196,26 @@ def test_a_slots_successors_stand_in_for_its_first_barista(tmp_path):
     first, second = (launch.Slot(tmp_path, name) for name in "01")
     assert (first.ordinal(0), second.ordinal(1)) == (0, 1)
     assert (first.ordinal(1), second.ordinal(0)) == (0, 1)
+
+
+class Family:
+    """A process with these names above it."""
+
+    def __init__(self, *names):
+        self.above = [SimpleNamespace(name=lambda name=name: name) for name in names]
+
+    def parents(self):
+        return self.above
+
+
+def test_the_executor_is_the_nearest_jvm_and_is_remembered(monkeypatch):
+    """A worker whose daemon was killed is nobody's child, and goes on being used."""
+    launch.executor_process.cache_clear()
+    worker = Family("python", "java", "java", "systemd")
+    monkeypatch.setattr(launch.psutil, "Process", lambda: worker)
+    assert launch.executor_process() is worker.above[1]
+    worker = Family("systemd")
+    assert launch.executor_process().name() == "java"
+    launch.executor_process.cache_clear()
+    with pytest.raises(launch.LaunchError, match="under no JVM"):
+        launch.executor_process()

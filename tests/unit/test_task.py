@@ -1,5 +1,6 @@
 """What a Spark task does with a Barista that behaves, dies, hangs or refuses."""
 
+import psutil
 import pytest
 
 from barista import launch
@@ -39,6 +40,7 @@ def status(*, number=1, metrics=None, error=None, heartbeat=0.0):
 def quick(monkeypatch):
     monkeypatch.setattr(task, "STALLED_S", 0.2)
     monkeypatch.setattr(task, "_RETRY_S", 0.01)
+    monkeypatch.setattr(launch, "executor_process", psutil.Process)
 
 
 def watch(barista):

@@ -1,7 +1,6 @@
 """Real runs: spark-submit in a scratch folder, with every process of it marked."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def environment(home):
@@ -106,6 +105,14 @@ class Site:
                 continue
         return None
 
+    def clear(self):
+        """Kill whatever is left."""
+        for process in marked(self.env):
+            with suppress(psutil.Error):
+                process.kill()
+        for process in self.started:
+            process.wait(30)
+
     def assert_nothing_left(self, but=()):
         """See that no process is left, but for these and what they consist of."""
         kept = {process.pid for process in but}
@@ -114,17 +121,6 @@ class Site:
             time.monotonic() < gone_by
         ):
             time.sleep(0.1)
-        assert [f"{p.pid} {' '.join(p.cmdline())[:200]}" for p in left] == []
-
-
-@pytest.fixture
-def site(tmp_path):
-    if shutil.which("spark-submit", path=environment(tmp_path)["PATH"]) is None:
-        pytest.fail("spark-submit is missing: run scripts/test")
-    site = Site(tmp_path)
-    yield site
-    for process in marked(site.env):
-        with suppress(psutil.Error):
-            process.kill()
-    for process in site.started:
-        process.wait(30)
+        if left:
+            names = [f"{p.pid} {p.status()} {' '.join(p.cmdline())[:300]}" for p in left]
+            pytest.fail("\n".join(["left behind:", *names]))
