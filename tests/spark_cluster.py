@@ -4,6 +4,7 @@ Hosts may be namespaces: a network of their own behind a link that can be cut, a
 and none of the driver's files.
 """
 
+import json
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ class Host(NamedTuple):
 
     address: str
     prefix: tuple[str, ...] = ()  # of its command
+    gpu: str | None = None  # the address of one that it says it has
 
 
 LOOPBACK = Host("127.0.0.1")
@@ -43,9 +45,12 @@ class Cluster:
         """Start a worker; it has not registered yet."""
         folder = self._site.home / f"work-{len(self._site.started)}"
         folder.mkdir()
+        has = folder / "has.conf"
+        has.write_text("" if host.gpu is None else self._resources(folder, host.gpu))
         return self._daemon(
             "worker.Worker", "--host", host.address, "--cores", "1", "--memory", "1g",
-            "--work-dir", str(folder), self.url, prefix=host.prefix, cwd=folder,
+            "--work-dir", str(folder), "--properties-file", str(has), self.url,
+            prefix=host.prefix, cwd=folder,
         )  # fmt: skip
 
     def command(self, *options, spark_options=()):
@@ -67,6 +72,16 @@ class Cluster:
             process.terminate()
         for process in (*self.workers, self.master):
             process.wait(30)
+
+    @staticmethod
+    def _resources(folder, gpu):
+        """Write what a worker finds its GPU with; return the settings that say so."""
+        script = folder / "gpus.sh"
+        found = json.dumps({"name": "gpu", "addresses": [gpu]})
+        script.write_text(f"#!/bin/sh\necho {shlex.quote(found)}\n")
+        script.chmod(0o700)
+        name = "spark.worker.resource.gpu"
+        return f"{name}.amount 1\n{name}.discoveryScript {script}\n"
 
     def _daemon(self, name, *arguments, prefix=(), **keywords):
         command = ["spark-class", f"{_DEPLOY}.{name}", *arguments, "--webui-port", "0"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.spark_cluster import Cluster, namespaces, why_no_namespaces
+from tests.spark_cluster import LOOPBACK, Cluster, namespaces, why_no_namespaces
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(400)]
 SMALL = [
@@ -38,14 +38,18 @@ def descriptions(folder):
 
 
 def test_a_standalone_cluster_trains_and_is_left_as_it_was(site):
-    cluster = Cluster(site)
+    """With GPUs that there are not: what Spark assigns reaches the Baristas."""
+    cluster = Cluster(site, [LOOPBACK._replace(gpu="3"), LOOPBACK._replace(gpu="5")])
     run, events = site.home / "run", site.home / "events"
     events.mkdir()
     command = cluster.command(
         *SMALL, "--rounds", "3", "--updates-per-round", "40", "--run-dir", str(run),
+        "--device", "cpu",
         spark_options=["--conf", "spark.eventLog.enabled=true",
                        "--conf", f"spark.eventLog.dir={events}",
-                       "--conf", "spark.eventLog.compress=false"],
+                       "--conf", "spark.eventLog.compress=false",
+                       "--conf", "spark.executor.resource.gpu.amount=1",
+                       "--conf", "spark.task.resource.gpu.amount=1"],
     )  # fmt: skip
     code, out, err = site.run(command, timeout_s=240)
     assert code == 0, out + err
@@ -56,7 +60,8 @@ def test_a_standalone_cluster_trains_and_is_left_as_it_was(site):
         assert {w["worker"] for w in row["workers"]} == {
             w["worker"] for w in rows(run)[0]["workers"]
         }
-    assert len({w["worker"] for w in rows(run)[0]["workers"]}) == 2
+    workers = {w["worker"] for w in rows(run)[0]["workers"]}
+    assert {name.rpartition("-")[2] for name in workers} == {"gpu3", "gpu5"}
     told = [text for text in descriptions(events) if text]
     assert [text for text in told if re.search(r"round 2\b", text)], told
     cluster.stop()
