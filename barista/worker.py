@@ -153,7 +153,7 @@ class Worker:
         if not self.is_warm:
             self._retire()  # one of this worker's name may have been killed a moment ago
         if self._known is None:
-            self._pull()
+            self.pull()
         while not self.is_warm and not self._leaves(deadline):
             self._act()
             self._show("warm-up")
@@ -187,7 +187,7 @@ class Worker:
         self._began = self._clock()
         self._deadline = self._began + request.deadline_s
         self._outbox.period = request.push_period or self._outbox.period
-        self._pull()
+        self.pull()
 
     def end_round(self, request: RoundRequest) -> RoundMetrics:
         """Follow the answer that is still to come, leave, and return the row of the round."""
@@ -221,6 +221,13 @@ class Worker:
             answer = self._push(request) if self._outbox.is_full else None
         self._show("training")
         return answer
+
+    def pull(self, *, afresh: bool = False) -> None:
+        """Take over the weights, if there are newer ones, and the target's."""
+        known = None if afresh else self._known
+        model = self._patiently(lambda: self._exchange.pull(known, self._weights))
+        if model is not None:
+            self._take_over(model)
 
     def progress(self) -> dict[str, Any]:
         """Return a JSON object of how far the worker is.  Safe to call from many threads.
@@ -281,7 +288,7 @@ class Worker:
             dropped = self._outbox.drop_gradients()
             _log.info("%s; dropping %d gradients", error, dropped)
             self._tally.add_dropped(dropped)
-            self._pull(afresh=True)
+            self.pull(afresh=True)
             return None
         except LayoutMismatch as error:
             theirs = Layout.from_entries(error.members.get("entries", ()))
@@ -323,16 +330,9 @@ class Worker:
         if push.want_model:
             self._pushes_since_pull = 0
             if (answer.epoch, answer.version) != self._known:
-                self._pull()
+                self.pull()
 
     # -- following the server
-
-    def _pull(self, *, afresh: bool = False) -> None:
-        """Take over the weights, if there are newer ones, and the target's."""
-        known = None if afresh else self._known
-        model = self._patiently(lambda: self._exchange.pull(known, self._weights))
-        if model is not None:
-            self._take_over(model)
 
     def _take_over(self, model: Model) -> None:
         if model.layout != self._layout.digest:

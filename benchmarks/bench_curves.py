@@ -61,9 +61,8 @@ STUDIES = {
             "1 worker": Contender(1, serial=True),
             "2 workers, on Spark": Contender(2),
             "2 asynchronous, simulated": Contender(2, serial=True),
-            "2 synchronous, simulated": Contender(
-                2, serial=True, options={"--staleness": "sync:2"}
-            ),
+            "2 synchronous, on Spark": Contender(2, options={"--exchange": "spark"}),
+            "2 synchronous, simulated": Contender(2, serial=True, options={"--staleness": "sync"}),
             "4 asynchronous, simulated": Contender(4, serial=True),
             "1 worker, bf16-all": Contender(1, serial=True, options={"--precision": "bf16-all"}),
         },

@@ -97,6 +97,7 @@ class SerialRound:
         self._clock = clock
         self._deadline = clock() + request.deadline_s
         self._rows: list[dict[str, Any]] = []
+        self._waiting: set[Worker] = set()  # their newest push waits for those of others
         for worker in workers:
             worker.begin_round(request)
 
@@ -108,7 +109,12 @@ class SerialRound:
             if not worker.is_warm:
                 worker.warm_up(self._deadline)
                 continue
+            if worker in self._waiting:  # a server answers such a push when the others' are there
+                self._waiting.remove(worker)
+                worker.pull()
             answer = worker.update(self._request)
+            if answer is not None and answer.status == "gathered":
+                self._waiting.add(worker)
             if answer is not None and answer.round_over:
                 self._end()
         if not self._rows and self._clock() >= self._deadline:

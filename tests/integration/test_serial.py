@@ -27,6 +27,7 @@ QUICK = {
     "--seed": 1,
 }
 UPDATES = 1000
+COUNTS = ("applied", "gathered", "rejected")
 LEARNED = 0.75  # of 1; a random player gets about -0.6
 ONE_STEP = ["--agent", "dqn"]
 VARIANTS = {
@@ -108,6 +109,16 @@ def test_a_run_is_a_function_of_its_seed(home, workers):
         stale = [each["staleness_mean"] for each in row["workers"]]
         assert stale == pytest.approx([workers - 1] * workers, abs=0.1)
     assert digests["first"] == digests["again"] != digests["other"]
+
+
+def test_synchronous_updates_hold_a_push_of_each_worker_and_refuse_none(home):
+    options = ["--workers", "2", "--staleness", "sync", "--updates-per-round", "60"]
+    summary = train(home / "run", *options, evaluate=0)
+    (row,) = map(json.loads, (home / "run" / "metrics.jsonl").read_text().splitlines())
+    counts = [[each[name] for name in COUNTS] for each in row["workers"]]
+    # Who comes first is alone for one update, and the other's first is too late for it.
+    assert [sum(count) for count in zip(*counts, strict=True)] == [60, 59, 1], counts
+    assert summary["version"] == 60
 
 
 def test_a_run_goes_on_where_it_ended(home):
