@@ -238,7 +238,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "steps_per_update": 8,
         "gamma": 0.95,  # an apple is ten steps away, not a hundred
         "epsilon_steps": 40_000,
-        "epsilon_end": 0.05,
+        "epsilon_end": 0.01,  # one random step in twenty ends a long snake before it is one
         "target_period": 250,
     },
 }
