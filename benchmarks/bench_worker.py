@@ -9,7 +9,7 @@ Contenders take turns and stand still between them, so that a busy moment of the
 all; figures are medians.  One core means one: processes are confined to it.  What was measured is
 kept in the results file, and the next call goes on from there; a changed program, machine or size
 begins anew.  The peers are installed into .venv/peers by the first call.  A section's contenders
-are in memory at once: about 8 GB.
+are in memory at once: about 12 GB.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def peers(cores: int) -> list[Contender]:
     ]
 
 
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bf16", "bf16-all")
 AGENTS = ("plain", "default")
 
 
