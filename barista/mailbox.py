@@ -8,8 +8,8 @@ driver gave it.  One update, seen from here:
     the push waits        each task that asks gets it, until an order answers it
 
 So the same order may come twice, and the same push may be fetched twice: a task that is repeated
-changes nothing.  A worker that starts anew in the midst of a round, in place of one that died,
-Frames are those of `param_server.wire`: a JSON header whose fields are checked, and float32 values.
+changes nothing.  A push that an order has passed over, because another Barista's was taken for its
+partition meanwhile, is stale: its worker is told that it came late, and goes on.
 
 Frames are those of `param_server.wire`: a JSON header, checked by its fields, and float32 values.
 """
@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from param_server import wire
 from param_server.errors import BadRequest, TooEarly
+from param_server.wire import PushAnswer
 
 if TYPE_CHECKING:
     import threading
 
     from numpy.typing import NDArray
-    from param_server.wire import Model, Push, PushAnswer
+    from param_server.wire import Model, Push
 
     Float32 = NDArray[np.float32]
 
@@ -47,6 +48,25 @@ class Order(NamedTuple):
     def is_last(self) -> bool:
         """Whether no push is wanted any more: the round is over."""
         return self.answer is not None and self.answer.round_over
+
+    def answer_to(self, push: Push) -> PushAnswer | None:
+        """Return what is said of a push; None where it is still wanted."""
+        if push_id(push) in self.answered:
+            return self.answer
+        model = self.model
+        if (push.epoch, push.version) == (model.epoch, model.version):
+            return None
+        return PushAnswer(
+            status="late",
+            reason="another push was taken in its place",
+            epoch=model.epoch,
+            version=model.version,
+            durable_version=model.version,
+            target_version=model.target_version,
+            counters=model.counters,
+            round_over=self.is_last,
+            staleness=0,
+        )
 
 
 def push_id(push: Push) -> PushId:
@@ -123,8 +143,9 @@ class Mailbox:
         self._changed = changed
         self._order: Order | None = None
         self._target: Model | None = None
-        self._waiting: PushId | None = None  # the push that has no answer yet
+        self._waiting: Push | None = None  # that has no answer yet
         self._frame = b""  # of that push
+        self._answer: PushAnswer | None = None  # to the push before
         self._closed = False
 
     # -- the task's side
@@ -135,8 +156,9 @@ class Mailbox:
             if self._order is not None and order.number <= self._order.number:
                 return
             self._order = order
-            if self._waiting in order.answered:
-                self._waiting, self._frame = None, b""
+            answer = None if self._waiting is None else order.answer_to(self._waiting)
+            if answer is not None:
+                self._waiting, self._frame, self._answer = None, b"", answer
             self._changed.notify_all()
 
     def deliver_target(self, target: Model) -> None:
@@ -170,7 +192,7 @@ class Mailbox:
         Raises:
             TooEarly: If the mailbox was closed.
         """
-        return _copy(self._wait_for_order(None).model, known, out)
+        return _copy(self._wait_for_order().model, known, out)
 
     def pull_target(self, known: tuple[int, int] | None, out: Float32, /) -> Model | None:
         """Return the target's weights that the newest order goes with, waiting for them.
@@ -178,7 +200,7 @@ class Mailbox:
         Raises:
             TooEarly: If the mailbox was closed.
         """
-        wanted = self._wait_for_order(None).model
+        wanted = self._wait_for_order().model
         key = wanted.epoch, wanted.target_version
         if known == key:
             return None
@@ -199,24 +221,21 @@ class Mailbox:
         """
         frame = encode_push(push, gradient)
         with self._changed:
-            self._waiting, self._frame = push_id(push), frame
+            self._waiting, self._frame = push, frame
             self._changed.notify_all()
-        order = self._wait_for_order(push_id(push))
-        assert order.answer is not None
-        return order.answer, _copy(order.model, (push.epoch, push.version), out)
+            self._changed.wait_for(lambda: self._closed or self._waiting is None)
+            self._require_open()
+            assert self._answer is not None
+            assert self._order is not None
+            return self._answer, _copy(self._order.model, (push.epoch, push.version), out)
 
     def leave(self, worker: str, incarnation: str, /) -> None:
         """Nobody needs to be told: the driver sees which tasks come back with a push."""
 
-    def _wait_for_order(self, answering: PushId | None) -> Order:
-        """Return the newest order, once there is one that answers this push (None: any)."""
-
-        def is_there() -> bool:
-            order = self._order
-            return order is not None and (answering is None or answering in order.answered)
-
+    def _wait_for_order(self) -> Order:
+        """Return the newest order, once there is one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or is_there())
+            self._changed.wait_for(lambda: self._closed or self._order is not None)
             self._require_open()
             assert self._order is not None
             return self._order

@@ -74,24 +74,26 @@ class Outbox:
         self._returns += returns
         self._lengths += lengths
 
-    def add_gradient(self, gradient: Float32, stats: LearnStats, of: tuple[int, int]) -> None:
-        """Add a gradient.
+    def add_gradient(self, gradient: Float32, stats: LearnStats, of: tuple[int, int]) -> int:
+        """Add a gradient; return how many others were given up, of other weights than it.
 
         Args:
             gradient: float32 [P]; copied, unless it is pushed and answered before the next one.
             stats: what it was computed from.
             of: (epoch, version) of the weights that it was computed at.
         """
-        if self.period == 1 and not self._beside:  # it is pushed before there is another
-            self._sum, self._gathered = gradient, []
-        elif self._gathered and self._version == of:
+        given_up = 0 if self._version == of else len(self._gathered)
+        del self._gathered[:given_up]
+        if self._gathered:
             self._sum += gradient
+        elif self.period == 1 and not self._beside:  # it is pushed before there is another
+            self._sum = gradient
         else:
             self._sum = self._rooms[self.gradient is self._rooms[0]]
             np.copyto(self._sum, gradient)
-            self._gathered = []
         self._gathered.append(stats)
         self._version = of
+        return given_up
 
     def next_push(
         self,

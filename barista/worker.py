@@ -182,8 +182,7 @@ class Worker:
 
     def begin_round(self, request: RoundRequest, stop: threading.Event | None = None) -> None:
         """Take over the newest weights, with the errors of `run_round`, which begins with this."""
-        if stop is not None:
-            self._stop = stop
+        self._stop = stop or self._stop
         self._began = self._clock()
         self._deadline = self._began + request.deadline_s
         self._outbox.period = request.push_period or self._outbox.period
@@ -217,7 +216,8 @@ class Worker:
         self._tally.add_gradient(stats)
         self._newest_loss = [stats.loss]
         with self.timings.measure("exchange"):
-            self._outbox.add_gradient(self._learner.flat_gradient, stats, self._known)
+            dropped = self._outbox.add_gradient(self._learner.flat_gradient, stats, self._known)
+            self._tally.add_dropped(dropped)
             answer = self._push(request) if self._outbox.is_full else None
         self._show("training")
         return answer

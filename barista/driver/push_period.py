@@ -25,7 +25,7 @@ class Costs(NamedTuple):
     """What a round has cost, in seconds."""
 
     gradient_s: float  # c, of one worker
-    exchange_s: float  # e, of one worker, waiting included
+    exchange_s: float  # e, of the worker that waits least: others may wait for the slowest
     server_s: float  # s, of the server's processor
 
     def period(self, workers: int) -> int:
@@ -51,19 +51,20 @@ def costs(
         seconds: Its length.
         busy: The server's processor seconds per second.
     """
-    pushes = sum(
-        row[verdict] for row in rows for verdict in ("applied", "gathered", "rejected", "late")
-    )
-    spent = {
-        stage: sum(row[f"{stage}_s"] for row in rows)
-        for stage in ("act", "sample", "compute", "exchange", "wait")
-    }
-    working_s = spent["act"] + spent["sample"] + spent["compute"]
+    pushes_of = [
+        sum(row[verdict] for verdict in ("applied", "gathered", "rejected", "late")) for row in rows
+    ]
+    pushes = sum(pushes_of)
+    working_s = sum(row["act_s"] + row["sample_s"] + row["compute_s"] for row in rows)
     if not pushes or not working_s or not seconds:
         return None
     return Costs(
         gradient_s=working_s / (pushes * period),
-        exchange_s=(spent["exchange"] + spent["wait"]) / pushes,
+        exchange_s=min(
+            (row["exchange_s"] + row["wait_s"]) / many
+            for row, many in zip(rows, pushes_of, strict=True)
+            if many
+        ),
         server_s=busy * seconds / pushes,
     )
 

@@ -145,7 +145,7 @@ class Updates:
         while True:
             left_s = max(deadline - self._clock(), 1.0)
             results = exchange(Errand(order, self._newest_target(order.model), left_s))
-            pushes = self._pushes(results, restarts)
+            pushes = self._pushes(results, order.model, restarts)
             if not pushes:
                 return _rows(results, restarts)
             answer = self._apply(asked, pushes)
@@ -153,9 +153,9 @@ class Updates:
             order = self._order(answer, pushes, is_last=ends)
 
     def _pushes(
-        self, results: Sequence[dict[str, Any]], restarts: dict[int, list[str]]
+        self, results: Sequence[dict[str, Any]], model: Model, restarts: dict[int, list[str]]
     ) -> list[tuple[Push, Float32]]:
-        """Return the pushes that have come, and take note of who was restarted meanwhile."""
+        """Return the pushes that have come, computed at `model`; note who was restarted."""
         pushes = []
         for partition, result in enumerate(results):
             restarts[partition] += result.get("restarts", ())
@@ -166,7 +166,8 @@ class Updates:
             if before != push.incarnation and not restarts[partition]:
                 restarts[partition].append(f"the Barista of partition {partition} was gone")
             self._lives[partition] = push.incarnation
-            pushes.append((push, gradient))
+            if (push.epoch, push.version) == (model.epoch, model.version):
+                pushes.append((push, gradient))
         return pushes
 
     def _apply(self, request: RoundRequest, pushes: list[tuple[Push, Float32]]) -> PushAnswer:

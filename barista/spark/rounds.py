@@ -9,6 +9,7 @@ RDD every round moved every second partition).
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from barista.rounds import RoundError
 from barista.spark import task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pyspark import RDD, Broadcast, SparkContext
 
@@ -115,15 +116,20 @@ class SynchronousRounds(Rounds):
         super().__init__(context, workers, assignment)
         self._updates = updates
         self._target: tuple[tuple[int, int], Broadcast[bytes]] | None = None
+        self._share = 0  # of the partitions, that one executor had in the first round
         self._cancelled = threading.Event()
 
     def start(self, request: Mapping[str, Any], description: str) -> RoundJob:
         """See `Rounds`."""
-        return RoundJob(
-            lambda: self._updates.run_round(
+
+        def work() -> list[dict[str, Any]]:
+            rows = self._updates.run_round(
                 request, lambda errand: self._carry(errand, request, description)
             )
-        )
+            self._spread(rows)
+            return rows
+
+        return RoundJob(work)
 
     def cancel(self) -> None:
         """See `Rounds`; no further update begins."""
@@ -152,6 +158,32 @@ class SynchronousRounds(Rounds):
         finally:
             order.destroy()
 
+    def _spread(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Have partitions that a lost executor drove together spread again, if there is room.
+
+        Spark keeps each where the anchor is cached, and jobs as short as an update never wait long
+        enough for it to look elsewhere.
+        """
+        self._share = self._share or max(map(len, by_executor(rows)), default=0)
+        surplus = surplus_partitions(rows, self._share)
+        if not surplus or not self._has_room():
+            return
+
+        def body(partition: int, items: Iterable[int]) -> Iterator[int]:
+            task.read_all(items)
+            return task.stop_one(partition) if partition in surplus else iter(())
+
+        anchor = self._anchored()
+        anchor.mapPartitionsWithIndex(body).count()
+        anchor.unpersist()
+        self._anchor = None
+
+    def _has_room(self) -> bool:
+        """Say whether there is a task slot for each partition now."""
+        spark = self._context._jsc.sc()  # noqa: SLF001 (pyspark has no way to ask)
+        profile = spark.resourceProfileManager().defaultResourceProfile()
+        return int(spark.maxNumConcurrentTasks(profile)) >= self._workers
+
     def _broadcast_target(self, errand: Errand) -> tuple[tuple[int, int], Broadcast[bytes]]:
         key = (errand.target.epoch, errand.target.target_version)
         if self._target is None or self._target[0] != key:
@@ -159,6 +191,23 @@ class SynchronousRounds(Rounds):
                 self._target[1].destroy()
             self._target = key, self._context.broadcast(encode_target(errand.target))
         return self._target
+
+
+def by_executor(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Return the rows of each executor's workers, whose names differ in their slots alone."""
+    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[row["worker"].rpartition("-")[0]].append(row)
+    return list(found.values())
+
+
+def surplus_partitions(rows: Sequence[Mapping[str, Any]], share: int) -> set[int]:
+    """Return the partitions beyond `share` of each executor: those with the least replay."""
+    return {
+        row["partition"]
+        for those in by_executor(rows)
+        for row in sorted(those, key=lambda row: -row["replay_size"])[share:]
+    }
 
 
 class RoundJob:

@@ -36,6 +36,8 @@ SETTINGS = {
     "spark.task.reaper.enabled": "true",
     # Where Spark knows how many executors to expect (YARN, Kubernetes), it waits for all of them.
     "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+    # With --exchange spark an update's results are a gradient of each worker: no GiB is too much.
+    "spark.driver.maxResultSize": "0",
     # The progress line is ours.
     "spark.ui.showConsoleProgress": "false",
     # Rounds are many and alike: the UI need not keep them all.

@@ -104,6 +104,15 @@ def stop_all(timeout_s: float = 10.0) -> Iterator[int]:
     yield len(found)
 
 
+def stop_one(partition: int, timeout_s: float = 10.0) -> Iterator[int]:
+    """Stop the Barista of a partition, see `exchange`, on this executor; yields how many it was."""
+    barista = launch.Slot(launch.slots_folder(), str(partition)).find()
+    if barista is not None:
+        barista.ask_to_stop()
+        barista.stop(timeout_s)
+    yield int(barista is not None)
+
+
 def _run_round(
     assignment: Assignment,
     partition: int,
@@ -128,8 +137,9 @@ def _run_round(
         )
         why = _watch_round(barista, number, request, parcel)
         if isinstance(why, dict):
-            log = [] if barista.log == assignment.log else barista.new_lines(slot)
-            told = {"incarnation": barista.incarnation, "restarts": restarts, "log": log}
+            told = {"incarnation": barista.incarnation, "restarts": restarts}
+            if "push" not in why and barista.log != assignment.log:
+                told["log"] = barista.new_lines(slot)
             return {**why, "partition": partition, **told}
         barista.kill()
         restarts.append(why)

@@ -99,14 +99,27 @@ def test_a_push_waits_for_its_answer_and_can_be_fetched_twice(box, worker):
     assert box.push_frame == b""
 
 
-def test_an_answer_to_a_predecessor_is_none(box, worker):
+@pytest.mark.parametrize("over", [False, True])
+def test_a_push_that_another_was_taken_for_is_late(box, worker, over):
+    """Its partition was elsewhere meanwhile, or the Barista before it had pushed already."""
     box.deliver(order(1))
     answered = worker.submit(box.push, push(incarnation="second"), ONES, np.zeros(3, np.float32))
     wait_for_push(box)
-    box.deliver(order(2, answered=[push()]))
+    box.deliver(order(2, answered=[push()], over=over))
+    assert box.push_frame == b""
+    answer, newest = answered.result(10)
+    assert (answer.status, answer.version, answer.round_over) == ("late", 1, over)
+    assert newest.weights.tolist() == [2, 2, 2]
+
+
+def test_a_push_of_the_weights_of_now_is_kept_by_the_first_order_of_a_round(box, worker):
+    box.deliver(order(1))
+    answered = worker.submit(box.push, push(), ONES, np.zeros(3, np.float32))
+    wait_for_push(box)
+    box.deliver(order(2)._replace(model=model(0)))
     assert box.push_frame
-    box.deliver(order(3, answered=[push(incarnation="second")]))
-    assert answered.result(10)[1].version == 2
+    box.deliver(order(3, answered=[push()]))
+    assert answered.result(10)[0].status == "applied"
 
 
 def test_who_leaves_waits_no_more(box, worker):

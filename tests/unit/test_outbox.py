@@ -20,7 +20,7 @@ def stats(loss):
 
 
 def add(box, value, loss=0.5, of=(1, 0)):
-    box.add_gradient(np.full(3, value, np.float32), stats(loss), of)
+    return box.add_gradient(np.full(3, value, np.float32), stats(loss), of)
 
 
 def sealed(box, seconds=SECONDS):
@@ -68,10 +68,10 @@ def test_a_gradient_that_is_pushed_at_once_is_not_copied():
 @pytest.mark.parametrize("newer", [(1, 1), (2, 0)])
 def test_a_gradient_of_another_version_begins_the_mean_afresh(newer):
     box = outbox(period=2)
-    add(box, 100.0)
-    add(box, 1.0, of=newer)
+    assert add(box, 100.0) == 0
+    assert add(box, 1.0, of=newer) == 1  # given up
     assert not box.is_full
-    add(box, 3.0, of=newer)
+    assert add(box, 3.0, of=newer) == 0
     push = sealed(box)
     assert (push.epoch, push.version) == newer
     assert box.gradient.tolist() == [2.0, 2.0, 2.0]
@@ -121,6 +121,16 @@ def test_dropping_counts_what_was_pushed_and_what_was_gathered():
     assert box.drop_gradients() == 3
     assert box.drop_gradients() == 0
     assert not box.is_full
+
+
+def test_what_was_gathered_when_the_period_fell_is_pushed_with_the_next():
+    box = outbox(period=3)
+    add(box, 1.0)
+    box.period = 1
+    add(box, 3.0)
+    assert box.is_full
+    sealed(box)
+    assert box.gradient.tolist() == [2.0, 2.0, 2.0]
 
 
 def test_the_period_may_change_between_two_pushes():

@@ -6,7 +6,7 @@ import pytest
 from py4j.protocol import Py4JNetworkError
 
 from barista.rounds import RoundError
-from barista.spark.rounds import RoundJob, Rounds, reason
+from barista.spark.rounds import RoundJob, Rounds, reason, surplus_partitions
 from barista.spark.task import Assignment
 
 TRACE = """An error occurred while calling o51.collect.
@@ -29,6 +29,18 @@ the last line of the log
 
 \tat java.base/java.lang.Thread.run(Thread.java:840)
 """
+
+
+def row(worker, partition, replay_size):
+    return {"worker": worker, "partition": partition, "replay_size": replay_size}
+
+
+def test_partitions_beyond_an_executors_share_are_those_with_the_least_replay():
+    apart = [row("here-aa-0", 0, 90), row("here-bb-1", 1, 80), row("there-cc-2", 2, 70)]
+    assert surplus_partitions(apart, 1) == set()
+    together = [row("here-aa-0", 0, 20), row("here-aa-1", 1, 80), row("there-cc-2", 2, 70)]
+    assert surplus_partitions(together, 1) == {0}
+    assert surplus_partitions(together, 2) == set()
 
 
 def test_the_reason_is_ours_without_javas():

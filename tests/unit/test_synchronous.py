@@ -137,8 +137,8 @@ def synchronous_answer(version, *, is_over):
     return PushAnswer("applied", "", 1, version, 0, 0, Counters(), is_over, 0)
 
 
-def pushed(worker, value, *, incarnation="i", sequence=1, **more):
-    push = Push("r", worker, incarnation, sequence, epoch=1, version=0, layout="digest", **more)
+def pushed(worker, value, *, incarnation="i", version=0, **more):
+    push = Push("r", worker, incarnation, 1, epoch=1, version=version, layout="digest", **more)
     return {"push": mailbox.encode_push(push, np.full(2, value, np.float32))}
 
 
@@ -185,10 +185,18 @@ def test_time_ends_a_round_with_the_pushes_that_have_come():
 
 
 def test_whose_barista_is_another_one_is_named():
-    again = [pushed("a", 1, incarnation="j"), pushed("b", 1)]
+    again = [pushed("a", 1, incarnation="j", version=1), pushed("b", 1, version=1)]
     lost = [{"restarts": ["Barista 7 died"]}, ROWS[1]]
     rows, _ = run(Recorder(), [pushed("a", 1), pushed("b", 1)], again, lost, quota=4)
     assert rows[0]["restarts"] == ["the Barista of partition 0 was gone", "Barista 7 died"]
+
+
+def test_a_push_of_older_weights_is_not_applied():
+    server = Recorder()
+    again = [pushed("a", 5), pushed("b", 3, version=1)]
+    _, orders = run(server, [pushed("a", 1), pushed("b", 1)], again, ROWS, quota=200)
+    assert [gradient.tolist() for _, gradient in server.told] == [[1, 1], [3, 3]]
+    assert orders[-1].answered == {("b", "i", 1)}
 
 
 @pytest.mark.parametrize(

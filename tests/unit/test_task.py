@@ -1,5 +1,7 @@
 """What a Spark task does with a Barista that behaves, dies, hangs or refuses."""
 
+from types import SimpleNamespace
+
 import psutil
 import pytest
 
@@ -51,6 +53,14 @@ def test_the_metrics_of_the_round_are_the_row():
     barista = Scripted(status(heartbeat=1.0), status(metrics={"applied": 3}))
     assert watch(barista) == {"applied": 3, "replay_size": 9}
     assert barista.requests == [{"number": 1}]
+
+
+def test_what_another_host_has_logged_comes_with_the_row_and_not_with_a_push(monkeypatch):
+    assignment = task.Assignment({"number": 1, "deadline_s": 9.0}, {}, 1, "elsewhere", "there")
+    for found, told in (({"applied": 3}, ["a line"]), ({"push": b"frame"}, None)):
+        monkeypatch.setattr(task, "_watch_round", lambda *_, found=found: found)
+        slot = SimpleNamespace(find=lambda: Scripted(status()))
+        assert task._run_round(assignment, 0, slot, None).get("log") == told
 
 
 def test_another_rounds_metrics_are_not():
