@@ -56,7 +56,7 @@ class Order(NamedTuple):
         model = self.model
         if (push.epoch, push.version) == (model.epoch, model.version):
             return None
-        return PushAnswer(
+        return PushAnswer(  # its steps may have been counted: told again, they might be twice
             status="late",
             reason="another push was taken in its place",
             epoch=model.epoch,
@@ -156,10 +156,7 @@ class Mailbox:
             if self._order is not None and order.number <= self._order.number:
                 return
             self._order = order
-            answer = None if self._waiting is None else order.answer_to(self._waiting)
-            if answer is not None:
-                self._waiting, self._frame, self._answer = None, b"", answer
-            self._changed.notify_all()
+            self._settle()
 
     def deliver_target(self, target: Model) -> None:
         """Take the target's weights in."""
@@ -222,7 +219,7 @@ class Mailbox:
         frame = encode_push(push, gradient)
         with self._changed:
             self._waiting, self._frame = push, frame
-            self._changed.notify_all()
+            self._settle()  # an order may have passed it over already
             self._changed.wait_for(lambda: self._closed or self._waiting is None)
             self._require_open()
             assert self._answer is not None
@@ -231,6 +228,14 @@ class Mailbox:
 
     def leave(self, worker: str, incarnation: str, /) -> None:
         """Nobody needs to be told: the driver sees which tasks come back with a push."""
+
+    def _settle(self) -> None:
+        """Answer the push that waits, if the newest order does."""
+        if self._order is not None and self._waiting is not None:
+            answer = self._order.answer_to(self._waiting)
+            if answer is not None:
+                self._waiting, self._frame, self._answer = None, b"", answer
+        self._changed.notify_all()
 
     def _wait_for_order(self) -> Order:
         """Return the newest order, once there is one."""

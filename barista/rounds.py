@@ -61,7 +61,7 @@ class RoundMetrics(TypedDict):
     rejected: int
     late: int
     duplicates: int
-    dropped: int  # gradients of an epoch that had ended: they never were pushes
+    dropped: int  # gradients that never were pushes: an epoch, or their weights, had ended
     steps: int  # agent steps
     episodes: int  # that ended in the round
     return_mean: float | None  # of their raw rewards' sums

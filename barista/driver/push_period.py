@@ -25,7 +25,7 @@ class Costs(NamedTuple):
     """What a round has cost, in seconds."""
 
     gradient_s: float  # c, of one worker
-    exchange_s: float  # e, of the worker that waits least: others may wait for the slowest
+    exchange_s: float  # e, of one worker, waiting included
     server_s: float  # s, of the server's processor
 
     def period(self, workers: int) -> int:
@@ -41,7 +41,12 @@ class Costs(NamedTuple):
 
 
 def costs(
-    rows: Sequence[Mapping[str, Any]], period: int, *, seconds: float, busy: float
+    rows: Sequence[Mapping[str, Any]],
+    period: int,
+    *,
+    seconds: float,
+    busy: float,
+    in_step: bool = False,
 ) -> Costs | None:
     """Return what the round of these rows has cost, None where it says nothing.
 
@@ -50,21 +55,21 @@ def costs(
         period: Gradients in each of its pushes.
         seconds: Its length.
         busy: The server's processor seconds per second.
+        in_step: Whether workers wait for each other.  An exchange then takes what it takes the
+            slowest worker, who waits for nobody: longer pushes make no one wait less.
     """
     pushes_of = [
         sum(row[verdict] for verdict in ("applied", "gathered", "rejected", "late")) for row in rows
     ]
+    exchanging_s = [row["exchange_s"] + row["wait_s"] for row in rows]
     pushes = sum(pushes_of)
     working_s = sum(row["act_s"] + row["sample_s"] + row["compute_s"] for row in rows)
     if not pushes or not working_s or not seconds:
         return None
+    least_s = min(each / many for each, many in zip(exchanging_s, pushes_of, strict=True) if many)
     return Costs(
         gradient_s=working_s / (pushes * period),
-        exchange_s=min(
-            (row["exchange_s"] + row["wait_s"]) / many
-            for row, many in zip(rows, pushes_of, strict=True)
-            if many
-        ),
+        exchange_s=least_s if in_step else sum(exchanging_s) / pushes,
         server_s=busy * seconds / pushes,
     )
 

@@ -110,6 +110,7 @@ class Training:
         check: Callable[[], None] = lambda: None,
         evaluator: Evaluator | None = None,
         evaluate_every: int = 0,
+        in_step: bool = False,
     ) -> None:
         self._rounds = rounds
         self._server = server
@@ -122,6 +123,7 @@ class Training:
         self._check = check  # raises what was asked for while nobody could listen
         self._evaluator = evaluator
         self._evaluate_every = evaluate_every  # rounds; 0: never
+        self._in_step = in_step  # whether workers wait for each other
         self._deadline: float | None = None
         self._pushes_per_s = 0.0
         self._push_period = PushPeriod(config.push_period, workers)
@@ -208,7 +210,7 @@ class Training:
             self._rounds.cancel()
             raise TrainingError(str(error)) from error
         if revived is not None:
-            self._progress.say(revived)
+            self._tell(revived)
         status = self._server.status()
         if status is None:
             return
@@ -239,7 +241,7 @@ class Training:
         """Read a finished round's rows: restarts, rate; return the round's line of metrics."""
         for row in rows:
             for event in row.get("restarts", ()):
-                self._progress.say(f"{event}; restarted")
+                self._tell(f"{event}; restarted")
             self._keep_log(row.pop("log", []))
         rows = _one_of_each(rows)
         self._compare_workers({row["worker"] for row in rows}, number)
@@ -275,15 +277,17 @@ class Training:
         """Say which workers are others than in the round before."""
         if self._present:
             for worker in sorted(self._present - workers):
-                self._progress.say(f"{worker} took no part in round {number}: its executor is gone")
+                self._tell(f"{worker} took no part in round {number}")
             for worker in sorted(workers - self._present):
-                self._progress.say(f"{worker} takes part since round {number}")
+                self._tell(f"{worker} takes part since round {number}")
         self._present = workers
 
     def _choose_push_period(self, rows: list[dict[str, Any]], seconds: float) -> None:
         """Say how many gradients the next round's pushes hold, where that is for us to choose."""
         busy = float(self.last_status.get("busy") or 0.0)
-        found = costs(rows, self._push_period.now, seconds=seconds, busy=busy)
+        found = costs(
+            rows, self._push_period.now, seconds=seconds, busy=busy, in_step=self._in_step
+        )
         if found and (line := self._push_period.follow(found)):
             self._progress.say(line)
             self._pushes_per_s = found.pushes_per_s(self._workers, self._push_period.now)
@@ -295,8 +299,13 @@ class Training:
         except OSError as error:
             self._progress.say(f"warning: metrics.jsonl: {error.strerror}; training goes on")
 
+    def _tell(self, line: str) -> None:
+        """Say on the console, and in the workers' log, what has become of one of them."""
+        self._progress.say(line)
+        self._keep_log([f"{time.strftime('%Y-%m-%d %H:%M:%S')} driver WARNING {line}"])
+
     def _keep_log(self, lines: list[str]) -> None:
-        """Add what a Barista of another host has logged to the driver's file."""
+        """Add lines to the driver's file: its own, or what Baristas of other hosts have logged."""
         if lines:
             with suppress(OSError), self._log.open("a") as file:
                 file.write("\n".join(lines) + "\n")

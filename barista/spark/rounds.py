@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from barista.driver.synchronous import Errand, Updates
 
+STOP_S = 20.0  # for the Baristas to stop
 EXPORT_S = 600.0  # for the Baristas to stop where each writes its replay first
 _GROUP = "ddq"
 
@@ -79,10 +80,9 @@ class Rounds:
         with suppress(RoundError), spark_may_be_gone():
             self._context.cancelJobGroup(_GROUP)
 
-    def stop_baristas(self, timeout_s: float = 20.0) -> None:
+    def stop_baristas(self) -> None:
         """Have every executor stop its Baristas; where Spark is gone, they leave by themselves."""
-        if self._assignment.orders.get("config", {}).get("replay_to"):
-            timeout_s = EXPORT_S
+        timeout_s = self._stop_s()
         each_s = timeout_s / 2
 
         def body(items: Iterable[int]) -> Iterator[int]:
@@ -95,6 +95,11 @@ class Rounds:
 
         with suppress(RoundError), spark_may_be_gone():
             RoundJob(work).wait(timeout_s)
+
+    def _stop_s(self) -> float:
+        """Return how long Baristas may take to stop."""
+        writes = self._assignment.orders.get("config", {}).get("replay_to")
+        return EXPORT_S if writes else STOP_S
 
     def _anchored(self) -> RDD[int]:
         if self._anchor is None:
@@ -126,7 +131,8 @@ class SynchronousRounds(Rounds):
             rows = self._updates.run_round(
                 request, lambda errand: self._carry(errand, request, description)
             )
-            self._spread(rows)
+            with suppress(Py4JError):  # the round is over; if Spark is gone, the next one says so
+                self._spread(rows)
             return rows
 
         return RoundJob(work)
@@ -161,28 +167,26 @@ class SynchronousRounds(Rounds):
     def _spread(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Have partitions that a lost executor drove together spread again, if there is room.
 
-        Spark keeps each where the anchor is cached, and jobs as short as an update never wait long
-        enough for it to look elsewhere.
+        Spark keeps each where the anchor's part is cached, and jobs as short as an update never
+        wait long enough for it to look elsewhere.  So that part is dropped, of the surplus alone.
         """
         self._share = self._share or max(map(len, by_executor(rows)), default=0)
         surplus = surplus_partitions(rows, self._share)
-        if not surplus or not self._has_room():
+        spark = self._context._jsc.sc()  # noqa: SLF001 (pyspark has no way to ask)
+        executors = spark.getExecutorMemoryStatus().size() - 1  # the driver is among them
+        if not surplus or executors * self._share < self._workers:
             return
+        each_s = self._stop_s() / 2
 
         def body(partition: int, items: Iterable[int]) -> Iterator[int]:
             task.read_all(items)
-            return task.stop_one(partition) if partition in surplus else iter(())
+            return task.stop_one(partition, each_s) if partition in surplus else iter(())
 
         anchor = self._anchored()
         anchor.mapPartitionsWithIndex(body).count()
-        anchor.unpersist()
-        self._anchor = None
-
-    def _has_room(self) -> bool:
-        """Say whether there is a task slot for each partition now."""
-        spark = self._context._jsc.sc()  # noqa: SLF001 (pyspark has no way to ask)
-        profile = spark.resourceProfileManager().defaultResourceProfile()
-        return int(spark.maxNumConcurrentTasks(profile)) >= self._workers
+        blocks, storage = spark.env().blockManager().master(), _java(self._context).storage
+        for partition in surplus:
+            blocks.removeBlock(storage.RDDBlockId(anchor.id(), partition))
 
     def _broadcast_target(self, errand: Errand) -> tuple[tuple[int, int], Broadcast[bytes]]:
         key = (errand.target.epoch, errand.target.target_version)
@@ -191,6 +195,12 @@ class SynchronousRounds(Rounds):
                 self._target[1].destroy()
             self._target = key, self._context.broadcast(encode_target(errand.target))
         return self._target
+
+
+def _java(context: SparkContext) -> Any:
+    """Return Spark's Java packages."""
+    assert context._jvm is not None  # noqa: SLF001
+    return context._jvm.org.apache.spark  # noqa: SLF001
 
 
 def by_executor(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

@@ -104,7 +104,7 @@ def stop_all(timeout_s: float = 10.0) -> Iterator[int]:
     yield len(found)
 
 
-def stop_one(partition: int, timeout_s: float = 10.0) -> Iterator[int]:
+def stop_one(partition: int, timeout_s: float) -> Iterator[int]:
     """Stop the Barista of a partition, see `exchange`, on this executor; yields how many it was."""
     barista = launch.Slot(launch.slots_folder(), str(partition)).find()
     if barista is not None:

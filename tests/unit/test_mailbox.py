@@ -112,6 +112,12 @@ def test_a_push_that_another_was_taken_for_is_late(box, worker, over):
     assert newest.weights.tolist() == [2, 2, 2]
 
 
+def test_a_push_that_was_passed_over_before_it_came_is_late(box):
+    box.deliver(order(1))
+    box.deliver(order(2, answered=[push(incarnation="second")]))
+    assert box.push(push(), ONES, np.zeros(3, np.float32))[0].status == "late"
+
+
 def test_a_push_of_the_weights_of_now_is_kept_by_the_first_order_of_a_round(box, worker):
     box.deliver(order(1))
     answered = worker.submit(box.push, push(), ONES, np.zeros(3, np.float32))

@@ -36,7 +36,8 @@ def test_costs_are_of_one_gradient_and_one_push():
 
 def test_who_waits_for_a_slower_one_does_not_make_the_exchange_long():
     slow, waiting = row(compute_s=11.0, exchange_s=0.5, wait_s=0.0), row(wait_s=3.0)
-    assert costs([slow, waiting], 2, seconds=12.5, busy=0.4).exchange_s == pytest.approx(0.01)
+    found = costs([slow, waiting], 2, seconds=12.5, busy=0.4, in_step=True)
+    assert found.exchange_s == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("nothing", [[], [row(applied=0, rejected=0, late=0)]])

@@ -87,7 +87,7 @@ def test_a_spark_that_is_gone_is_one_line_or_nothing_to_do():
     with pytest.raises(RoundError, match="Spark is gone"):
         rounds.has_running_tasks()
     rounds.cancel()
-    rounds.stop_baristas(timeout_s=5)
+    rounds.stop_baristas()
 
 
 def test_a_foreign_reason_is_its_first_line():
@@ -141,5 +141,5 @@ def test_a_task_leaves_nothing_of_its_input():
     anchor = Anchor()
     rounds = Rounds(anchor, 1, Assignment({}, {}, 2, "log", "host"))
     assert rounds.start({}, "a round").wait(10)
-    rounds.stop_baristas(timeout_s=5)
+    rounds.stop_baristas()
     assert anchor.left == [[], []]
