@@ -9,6 +9,7 @@ RDD every round moved every second partition).
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 STOP_S = 20.0  # for the Baristas to stop
 EXPORT_S = 600.0  # for the Baristas to stop where each writes its replay first
+# After 3 s each Spark looks on the same host, in the same rack, and anywhere:
+# https://spark.apache.org/docs/latest/configuration.html, spark.locality.wait.
+LOCALITY_S = 10.0
 _GROUP = "ddq"
 
 
@@ -122,6 +126,7 @@ class SynchronousRounds(Rounds):
         self._updates = updates
         self._target: tuple[tuple[int, int], Broadcast[bytes]] | None = None
         self._share = 0  # of the partitions, that one executor had in the first round
+        self._spread_over = ""  # executors, when partitions were last spread
         self._cancelled = threading.Event()
 
     def start(self, request: Mapping[str, Any], description: str) -> RoundJob:
@@ -168,25 +173,28 @@ class SynchronousRounds(Rounds):
         """Have partitions that a lost executor drove together spread again, if there is room.
 
         Spark keeps each where the anchor's part is cached, and jobs as short as an update never
-        wait long enough for it to look elsewhere.  So that part is dropped, of the surplus alone.
+        wait long enough for it to look elsewhere.  So the anchor is copied by a job that does.
         """
         self._share = self._share or max(map(len, by_executor(rows)), default=0)
         surplus = surplus_partitions(rows, self._share)
-        spark = self._context._jsc.sc()  # noqa: SLF001 (pyspark has no way to ask)
-        executors = spark.getExecutorMemoryStatus().size() - 1  # the driver is among them
-        if not surplus or executors * self._share < self._workers:
+        status = self._context._jsc.sc().getExecutorMemoryStatus()  # noqa: SLF001 (as elsewhere)
+        executors = str(status.keys().mkString(" "))
+        room = (status.size() - 1) * self._share  # the driver is among them
+        if not surplus or room < self._workers or executors == self._spread_over:
             return
+        self._spread_over = executors
         each_s = self._stop_s() / 2
 
-        def body(partition: int, items: Iterable[int]) -> Iterator[int]:
+        def leave(partition: int, items: Iterable[int]) -> Iterator[int]:
             task.read_all(items)
             return task.stop_one(partition, each_s) if partition in surplus else iter(())
 
         anchor = self._anchored()
-        anchor.mapPartitionsWithIndex(body).count()
-        blocks, storage = spark.env().blockManager().master(), _java(self._context).storage
-        for partition in surplus:
-            blocks.removeBlock(storage.RDDBlockId(anchor.id(), partition))
+        anchor.mapPartitionsWithIndex(leave).count()
+        until = time.time() + LOCALITY_S
+        self._anchor = anchor.mapPartitions(lambda items: task.held(items, until)).cache()
+        self._anchor.count()
+        anchor.unpersist()
 
     def _broadcast_target(self, errand: Errand) -> tuple[tuple[int, int], Broadcast[bytes]]:
         key = (errand.target.epoch, errand.target.target_version)
@@ -195,12 +203,6 @@ class SynchronousRounds(Rounds):
                 self._target[1].destroy()
             self._target = key, self._context.broadcast(encode_target(errand.target))
         return self._target
-
-
-def _java(context: SparkContext) -> Any:
-    """Return Spark's Java packages."""
-    assert context._jvm is not None  # noqa: SLF001
-    return context._jvm.org.apache.spark  # noqa: SLF001
 
 
 def by_executor(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

@@ -1,5 +1,6 @@
 """What a Spark task does with a Barista that behaves, dies, hangs or refuses."""
 
+import time
 from types import SimpleNamespace
 
 import psutil
@@ -61,6 +62,13 @@ def test_what_another_host_has_logged_comes_with_the_row_and_not_with_a_push(mon
         monkeypatch.setattr(task, "_watch_round", lambda *_, found=found: found)
         slot = SimpleNamespace(find=lambda: Scripted(status()))
         assert task._run_round(assignment, 0, slot, None).get("log") == told
+
+
+def test_a_slot_is_held_until_then_and_not_when_it_is_past():
+    until = time.time() + 0.05
+    assert list(task.held(iter([7]), until)) == [7]
+    assert time.time() >= until
+    assert list(task.held(iter([7]), until)) == [7]
 
 
 def test_another_rounds_metrics_are_not():

@@ -1,6 +1,5 @@
 """The rounds of a run, with a scripted job and server in place of Spark's and ours."""
 
-
 import pytest
 
 from barista.config import defaults_for
