@@ -33,17 +33,17 @@ def main() -> None:
     """Connect, then follow orders until stdin ends."""
     module, name = PEERS[sys.argv[1]]
     try:
-        peer = getattr(import_module(f"benchmarks.server.{module}"), name)(_read())
+        peer = getattr(import_module(f"benchmarks.server.{module}"), name)(read_order())
     except UnavailableError as reason:
-        _write({"unavailable": str(reason)})
+        write_answer({"unavailable": str(reason)})
         return
     ways = peer.ways()
-    _write({"ways": list(ways)})
-    while order := _read():
+    write_answer({"ways": list(ways)})
+    while order := read_order():
         if "way" in order:
-            _write({"ms": _time(ways[order["way"]], order["seconds"], order["least"])})
+            write_answer({"ms": _time(ways[order["way"]], order["seconds"], order["least"])})
         else:
-            _write(_count(ways.get(ONE, ways[TWO]), order["from"], order["until"]))
+            write_answer(_count(ways.get(ONE, ways[TWO]), order["from"], order["until"]))
     sys.stdout.flush()
 
 
@@ -81,13 +81,15 @@ def cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _read() -> dict[str, Any]:
+def read_order() -> dict[str, Any]:
+    """Return the next line of stdin, empty at its end."""
     line = sys.stdin.readline()
     order: dict[str, Any] = json.loads(line) if line else {}
     return order
 
 
-def _write(answer: dict[str, Any]) -> None:
+def write_answer(answer: dict[str, Any]) -> None:
+    """Answer with one line."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
 
