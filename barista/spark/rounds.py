@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 STOP_S = 20.0  # for the Baristas to stop
 EXPORT_S = 600.0  # for the Baristas to stop where each writes its replay first
-# After 3 s each Spark looks on the same host, in the same rack, and anywhere:
+# By default after 3 s each Spark looks on the same host, in the same rack, and anywhere:
 # https://spark.apache.org/docs/latest/configuration.html, spark.locality.wait.
 LOCALITY_S = 10.0
 _GROUP = "ddq"

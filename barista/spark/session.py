@@ -36,6 +36,9 @@ SETTINGS = {
     "spark.task.reaper.enabled": "true",
     # Where Spark knows how many executors to expect (YARN, Kubernetes), it waits for all of them.
     "spark.scheduler.minRegisteredResourcesRatio": "1.0",
+    # Partitions of a lost executor are cached on another one, which is busy: rounds that are over
+    # before Spark looks elsewhere, by default after 3 s a level, would never get them back.
+    "spark.locality.wait": "1s",
     # With --exchange spark an update's results are a gradient of each worker: no GiB is too much.
     "spark.driver.maxResultSize": "0",
     # The progress line is ours.
