@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 STOP_S = 20.0  # for the Baristas to stop
 EXPORT_S = 600.0  # for the Baristas to stop where each writes its replay first
-# By default after 3 s each Spark looks on the same host, in the same rack, and anywhere:
-# https://spark.apache.org/docs/latest/configuration.html, spark.locality.wait.
+# Longer than Spark waits before it looks on the same host, in the same rack, and anywhere: a
+# second each as the session sets it, 3 s where a user has set back `spark.locality.wait`.
 LOCALITY_S = 10.0
 _GROUP = "ddq"
 

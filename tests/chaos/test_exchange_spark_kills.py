@@ -38,7 +38,7 @@ def test_a_barista_and_an_executor_are_killed(site):
     site.find("org.apache.spark.executor.CoarseGrainedExecutorBackend").kill()
     wait_for_rounds(4)  # the last ones after the partitions have spread again
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(90)
+    assert process.wait(90) == 130, site.story(process)
     site.assert_nothing_left(but=[cluster.master, *cluster.workers])
     cluster.stop()
     site.assert_nothing_left()

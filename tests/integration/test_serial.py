@@ -111,7 +111,7 @@ def test_a_run_is_a_function_of_its_seed(home, workers):
     assert digests["first"] == digests["again"] != digests["other"]
 
 
-def test_synchronous_updates_hold_a_push_of_each_worker_and_refuse_none(home):
+def test_synchronous_updates_hold_a_push_of_each_worker(home):
     options = ["--workers", "2", "--staleness", "sync", "--updates-per-round", "60"]
     summary = train(home / "run", *options, evaluate=0)
     (row,) = map(json.loads, (home / "run" / "metrics.jsonl").read_text().splitlines())

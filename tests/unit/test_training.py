@@ -84,7 +84,16 @@ def row(applied=50, **changes):
 
 @pytest.fixture
 def make(tmp_path):
-    def make(jobs, server=None, evaluator=None, evaluate_every=0, push_period=1, **limits):
+    def make(
+        jobs,
+        server=None,
+        evaluator=None,
+        evaluate_every=0,
+        push_period=1,
+        *,
+        in_step=False,
+        **limits,
+    ):
         limits = {"rounds": 2, "minutes": None, "updates_per_round": None, **limits}
         return training.Training(
             rounds=jobs,
@@ -97,6 +106,7 @@ def make(tmp_path):
             limits=training.Limits(**limits),
             evaluator=evaluator,
             evaluate_every=evaluate_every,
+            in_step=in_step,
         )
 
     return make
@@ -290,6 +300,13 @@ def test_a_dear_exchange_lengthens_the_push_period(make):
     assert [asked["push_period"] for asked, _ in rounds.asked] == [1, 4]
     assert rounds.asked[1][0]["quota"] == 100  # 20 s of 2.5 pushes a second, for each of two
     assert any(line.startswith("push period 4: ") for line in work._progress.said)
+
+
+@pytest.mark.parametrize(("in_step", "period"), [(False, 3), (True, 1)])
+def test_who_waits_for_others_in_step_does_not_lengthen_the_push_period(make, in_step, period):
+    rounds = Rounds(Job([row(50, exchange_s=0.5), row(50, exchange_s=4.0)]))
+    make(rounds, server=Server(busy=0.0), push_period=0, in_step=in_step).run()
+    assert [asked["push_period"] for asked, _ in rounds.asked] == [1, period]
 
 
 def test_a_barista_that_two_tasks_found_counts_once(make):
