@@ -323,7 +323,7 @@ def _run(job: Job, site: Site) -> int:
         check=job.interrupts.check,
         evaluator=evaluator,
         evaluate_every=given.evaluate_every,
-        in_step=given.exchange == "spark" or (given.staleness or "").startswith(("ssp", "sync")),
+        in_step=given.exchange == "spark",
     )
     interrupted = failed = False
     try:

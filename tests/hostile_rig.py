@@ -13,7 +13,7 @@ from param_server.openapi import DOCUMENT, PROBLEMS
 from tests.store_rig import LAYOUT, make_push
 
 PUSH_PATH = "/api/v1/update_model"
-JSON_PATHS = ("/api/v1/leave", "/api/v1/evaluation", "/api/v1/run")
+JSON_PATHS = ("/api/v1/leave", "/api/v1/evaluation", "/api/v1/incident", "/api/v1/run")
 
 _DEEP = "@deep@"  # stands in a header for what json.dumps cannot nest
 _PROBLEM, _PUSH = (

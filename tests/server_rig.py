@@ -10,6 +10,7 @@ from param_server.alarms import Alarms
 from param_server.app import create_app
 from param_server.downloads import Downloads
 from param_server.errors import NoSnapshot, SnapshotFailed
+from param_server.incidents import Incidents
 from param_server.service import Service
 from param_server.serving import Server
 
@@ -37,19 +38,21 @@ class NoSnapshots:
 def make_service(store, *, host="127.0.0.1", port=5500, snapshots=Path("nowhere")):
     entries = [[name, list(shape)] for name, shape in store.layout.entries]
     downloads = Downloads(snapshots)
-    alarms = Alarms(60.0)
+    alarms, incidents = Alarms(60.0), Incidents()
     last = {"folder": "there", "last_version": None, "error": ""}
     return Service(
         store,
         access=Access(TOKEN, host=host, port=port),
         snapshots=NoSnapshots(),
         downloads=downloads,
+        incidents=incidents,
         prototxt={
             "net": 'name: "n"', "solver": 'type: "Adam"', "solver_type": "Adam", "game": "catch",
             "layout": {"digest": store.layout.digest, "entries": entries}, "target_period": 3,
         },
         status=lambda: {
             **(status := store.status()), "lr": 0.1, "layers": [], "alarms": alarms.look(status),
+            "incidents": incidents.listing(),
             "snapshots": {**last, "available": downloads.listing()},
         },
         new_epoch=lambda: store.epoch + 1,

@@ -13,7 +13,7 @@ import re
 import secrets
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -229,6 +229,11 @@ class ServerLink:
         result = score.to_json()
         result["return_se"] = result["return_se"] or 0.0  # of one episode nothing better is known
         self._client.evaluation(result.pop("version"), result)
+
+    def incident(self, text: str) -> None:
+        """Have the dashboard show what has become of a worker or a server."""
+        with suppress(ParamServerError):  # it is in the log too
+            self._client.incident(text)
 
     @contextmanager
     def kept_in_touch(self) -> Iterator[None]:

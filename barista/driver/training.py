@@ -54,6 +54,9 @@ class Server(Protocol):
             RuntimeError: If it is dead or silent for good.
         """
 
+    def incident(self, text: str, /) -> None:
+        """Have it shown where people look."""
+
 
 class Round(Protocol):
     """A round under way."""
@@ -123,7 +126,7 @@ class Training:
         self._check = check  # raises what was asked for while nobody could listen
         self._evaluator = evaluator
         self._evaluate_every = evaluate_every  # rounds; 0: never
-        self._in_step = in_step  # whether workers wait for each other
+        self._in_step = in_step  # whether workers wait for each other, whatever the server says
         self._deadline: float | None = None
         self._pushes_per_s = 0.0
         self._push_period = PushPeriod(config.push_period, workers)
@@ -285,9 +288,8 @@ class Training:
     def _choose_push_period(self, rows: list[dict[str, Any]], seconds: float) -> None:
         """Say how many gradients the next round's pushes hold, where that is for us to choose."""
         busy = float(self.last_status.get("busy") or 0.0)
-        found = costs(
-            rows, self._push_period.now, seconds=seconds, busy=busy, in_step=self._in_step
-        )
+        in_step = self._in_step or bool(self.last_status.get("in_step"))
+        found = costs(rows, self._push_period.now, seconds=seconds, busy=busy, in_step=in_step)
         if found and (line := self._push_period.follow(found)):
             self._progress.say(line)
             self._pushes_per_s = found.pushes_per_s(self._workers, self._push_period.now)
@@ -300,8 +302,9 @@ class Training:
             self._progress.say(f"warning: metrics.jsonl: {error.strerror}; training goes on")
 
     def _tell(self, line: str) -> None:
-        """Say on the console, and in the workers' log, what has become of one of them."""
+        """Say on the console, dashboard and workers' log what has become of a process."""
         self._progress.say(line)
+        self._server.incident(line)
         self._keep_log([f"{time.strftime('%Y-%m-%d %H:%M:%S')} driver WARNING {line}"])
 
     def _keep_log(self, lines: list[str]) -> None:

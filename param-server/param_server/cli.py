@@ -91,6 +91,7 @@ def _surround(core: Core, server: Server, token: str) -> _Parts:
         access=Access(token, host=server.host, port=server.port),
         snapshots=core.snapshotter,
         downloads=core.downloads,
+        incidents=core.incidents,
         prototxt=described,
         status=core.status,
         new_epoch=lambda: new_epoch(store.epoch),

@@ -29,6 +29,7 @@ from param_server.errors import (
     from_problem,
 )
 from param_server.http_session import FAILURES, Body, Endpoint, HttpSession, Reply, split_address
+from param_server.incidents import TEXT_LIMIT
 from param_server.tls import client_context
 
 if TYPE_CHECKING:
@@ -233,6 +234,10 @@ class Client:
             result: ``return_mean``, ``return_se``, ``episodes``.
         """
         return self._json("POST", "/api/v1/evaluation", {"version": version, **result})
+
+    def incident(self, text: str) -> None:
+        """Have the dashboard show what has happened to a process of the run."""
+        self._json("POST", "/api/v1/incident", {"text": text[:TEXT_LIMIT]})
 
     def close(self) -> None:
         """Close this thread's connection; the next request opens another."""

@@ -19,6 +19,7 @@ from param_server.downloads import Downloads
 from param_server.durability import Durability
 from param_server.engine import Engine
 from param_server.errors import SnapshotFailed, UserMistake
+from param_server.incidents import Incidents
 from param_server.journal import Journal
 from param_server.judgement import Rules
 from param_server.outliers import Outliers
@@ -50,6 +51,7 @@ class Core(NamedTuple):
     busy: Busy
     resumed: Resumed | None
     alarms: Alarms
+    incidents: Incidents
 
     def status(self) -> dict[str, Any]:
         """Return what is known of the training, a JSON object."""
@@ -57,6 +59,7 @@ class Core(NamedTuple):
         return {
             **status,
             "alarms": self.alarms.look(status),
+            "incidents": self.incidents.listing(),
             "lr": self.engine.lr,
             "busy": self.busy.share(),
             "layers": self.probe.layers,
@@ -151,9 +154,18 @@ def compose(config: Config, folder: Folder, work: Path, tell: Callable[[Resumed]
     durability = Durability(Progress(folder.path), journal)
     durability.acknowledge(store)
     downloads = Downloads(folder.path)
-    alarms = Alarms(60 * config.stall_minutes)
     return Core(
-        config, engine, store, snapshotter, durability, downloads, probe, Busy(), resumed, alarms
+        config,
+        engine,
+        store,
+        snapshotter,
+        durability,
+        downloads,
+        probe,
+        Busy(),
+        resumed,
+        Alarms(60 * config.stall_minutes),
+        Incidents(),
     )
 
 

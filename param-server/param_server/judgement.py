@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from param_server.errors import EpochChanged, TooEarly
 from param_server.ledger import Verdict
@@ -21,6 +21,14 @@ class Rules(NamedTuple):
     policy: Policy
     outliers: Outliers
     gather: int = 1  # pushes in an update: the solver's iter_size
+
+    def status(self) -> dict[str, Any]:
+        """Return what the status page shows of them."""
+        return {
+            "staleness_policy": self.policy.name,
+            "in_step": self.policy.waits,
+            "outliers": self.outliers.status(),
+        }
 
 
 class Judge:

@@ -16,6 +16,7 @@ from param_server.access import recognise
 from param_server.answers import problem_response, the_service
 from param_server.errors import BadRequest, LengthRequired, TooLarge
 from param_server.fields import Fields, decode_object
+from param_server.incidents import TEXT_LIMIT
 from param_server.page_routes import require_page
 
 if TYPE_CHECKING:
@@ -113,6 +114,13 @@ def evaluation() -> dict[str, Any]:
         episodes=fields.integer("episodes", at_least=1),
     )
     return {"best": is_best}
+
+
+@blueprint.post("/incident")
+def incident() -> dict[str, Any]:
+    """Note what has happened to a run's processes, for whoever looks at the dashboard."""
+    the_service().incidents.add(_fields().text("text", at_least=1, limit=TEXT_LIMIT))
+    return {}
 
 
 @blueprint.get("/prototxt")

@@ -206,6 +206,16 @@ _MODEL_PATHS: Json = {
             body=_json("Evaluation"),
         )
     },
+    "/api/v1/incident": {
+        "post": _model_route(
+            "What has happened to a run's processes: the dashboard shows the newest",
+            _ok("noted", {"application/json": {"schema": {"type": "object"}}}),
+            "bad-request",
+            "too-slow",
+            "too-large",
+            body=_json("Incident"),
+        )
+    },
     "/api/v1/prototxt": {
         "get": _model_route(
             "What a worker builds its network from", _ok("the network", _json("Prototxt"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from param_server import alarms, wire
+from param_server import alarms, incidents, wire
 from param_server.errors import PROBLEM_PREFIX
 
 Json = dict[str, Any]
@@ -117,6 +117,9 @@ SCHEMAS: dict[str, Json] = {
             "episodes": _POSITIVE,
         }
     ),
+    "Incident": _object(
+        {"text": {"type": "string", "minLength": 1, "maxLength": incidents.TEXT_LIMIT}}
+    ),
     "Run": _object({"run": {**TEXT, "minLength": 1}}),
     # -- answers
     "Best": _object({"best": _FLAG}),
@@ -146,6 +149,7 @@ SCHEMAS: dict[str, Json] = {
             "game": {"type": "string"},
             "layout": TEXT,
             "staleness_policy": {"type": "string"},
+            "in_step": _FLAG,
             "steps": COUNT,
             "episodes": COUNT,
             "updates_per_s": _NUMBER,
@@ -171,6 +175,7 @@ SCHEMAS: dict[str, Json] = {
                     }
                 )
             ),
+            "incidents": _list(_object({"time": _NUMBER, "text": {"type": "string"}})),
             "workers": _map(
                 _object(
                     {

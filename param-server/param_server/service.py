@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from param_server.access import Access
     from param_server.downloads import Downloads
+    from param_server.incidents import Incidents
     from param_server.store import Store
     from param_server.wire import Float32, Model, Push, PushAnswer
 
@@ -67,6 +68,7 @@ class Service:
         access: Access,
         snapshots: Snapshots,
         downloads: Downloads,
+        incidents: Incidents,
         prototxt: Mapping[str, Any],
         status: Callable[[], dict[str, Any]],
         new_epoch: Callable[[], int],
@@ -77,6 +79,7 @@ class Service:
         self.access = access
         self.snapshots = snapshots
         self.downloads = downloads
+        self.incidents = incidents
         self.prototxt = prototxt
         self.status = status
         self.new_epoch = new_epoch

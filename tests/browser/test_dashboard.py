@@ -316,6 +316,22 @@ def test_alarms_and_the_workers_time_are_shown_as_they_come(visit, scheme):
         page.wait_for_function("() => document.querySelectorAll('#alarms li').length === 0")
 
 
+def test_what_has_happened_is_shown_newest_first(visit):
+    with running(make_store()) as service:
+        page = visit(f"http://127.0.0.1:{service.server.port}").open(
+            wait_for=None, viewport={"width": 390, "height": 844}
+        )
+        assert text(page, "#incidents + .none") == "None yet."
+        service.incidents.add("Barista 7 died in round 1; restarted")
+        service.incidents.add(f"{'host-' * 30}0 took no part in round 2")
+        service.live.read_status()
+        page.wait_for_selector("#incidents tbody tr")
+        lines = page.locator("#incidents td").all_inner_texts()
+        assert [line[-10:] for line in lines] == ["in round 2", " restarted"]
+        assert not page.is_visible("#incidents + .none")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_login_is_asked_for_beyond_loopback(visit, tmp_path):
     _, solver = write_model(tmp_path)
     server = start(tmp_path, solver, "--port", "0", "--host", "0.0.0.0")

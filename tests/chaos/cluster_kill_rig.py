@@ -111,6 +111,10 @@ class Trial:
         """Return what the run has said on its console."""
         return self.process.out.read_text()
 
+    def incidents(self):
+        """Return what the dashboard shows of what has happened."""
+        return [incident["text"] for incident in self._status()["incidents"]]
+
     def _start(self, *options):
         return self.site.start(self.cluster.command(*options))
 

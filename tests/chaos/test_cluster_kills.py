@@ -43,16 +43,18 @@ def table(recoveries):
 @pytest.mark.timeout(400)
 def test_a_barista_an_executor_and_the_server_are_killed(site):
     trial = Trial(site, "--durability", "acknowledged")
-    events = ("a Barista", "an executor", "the parameter server")
-    recoveries = [trial.kill(event) for event in events]
+    recoveries, shown = [], []
+    for event in ("a Barista", "an executor", "the parameter server"):
+        recoveries.append(trial.kill(event))
+        shown += trial.incidents()  # before a server is killed that knows of them
     trial.finish()
-    said = trial.said()
-    assert re.search(r"Barista \d+ died in round \d+; restarted", said)
-    assert re.search(r"took no part in round \d+$", said, re.MULTILINE)
-    assert re.search(
-        r"the parameter server died \(-9\) and was restarted from version \d+; "
-        "nothing acknowledged is lost", said,
-    )  # fmt: skip
+    for told in (trial.said(), "\n".join(shown)):
+        assert re.search(r"Barista \d+ died in round \d+; restarted", told)
+        assert re.search(r"took no part in round \d+$", told, re.MULTILINE)
+        assert re.search(
+            r"the parameter server died \(-9\) and was restarted from version \d+; "
+            "nothing acknowledged is lost", told,
+        )  # fmt: skip
     print(table(recoveries))  # noqa: T201 (its purpose)
     for each in recoveries:
         check(each)

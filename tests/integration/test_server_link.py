@@ -112,6 +112,7 @@ def test_a_restart_keeps_every_flag(open_link):
     kill(link)
     link.revive()
     assert link.status()["staleness_policy"] == "ssp:2"
+    assert link.status()["in_step"]
     assert link._client.prototxt().same_host == ""
 
 

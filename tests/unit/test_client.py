@@ -63,14 +63,18 @@ def test_bfloat16_halves_what_travels_both_ways(connected):
     assert (wire.payload_dtype(header), header["model_dtype"]) == ("bfloat16", "bfloat16")
 
 
-def test_worker_that_leaves_and_a_score_are_told(connected):
-    client, network, _ = connected(Answer(200, b"{}"), Answer(200, b'{"best": true}'))
+def test_worker_that_leaves_a_score_and_an_incident_are_told(connected):
+    client, network, _ = connected(
+        Answer(200, b"{}"), Answer(200, b'{"best": true}'), Answer(200, b"{}")
+    )
     client.leave("w0", "i0")
     assert client.evaluation(7, {"return_mean": 1.0}) == {"best": True}
+    client.incident("x" * 1000)
     told = [(sent["path"], json.loads(sent["body"])) for sent in network.requests]
     assert told == [
         ("/api/v1/leave", {"worker": "w0", "incarnation": "i0"}),
         ("/api/v1/evaluation", {"version": 7, "return_mean": 1.0}),
+        ("/api/v1/incident", {"text": "x" * 512}),
     ]
 
 

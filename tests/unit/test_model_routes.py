@@ -19,6 +19,7 @@ MODEL_ROUTES = [
     ("POST", "/api/v1/snapshot"),
     ("POST", "/api/v1/leave"),
     ("POST", "/api/v1/evaluation"),
+    ("POST", "/api/v1/incident"),
     ("GET", "/api/v1/prototxt"),
     ("POST", "/api/v1/run"),
     ("DELETE", "/api/v1/run"),
@@ -262,7 +263,22 @@ def test_evaluation_out_of_range_is_a_400(app, change):
     assert next(iter(change)) in response.json["detail"]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/leave", "/api/v1/evaluation", "/api/v1/run"])
+def test_an_incident_is_shown(app):
+    assert app.post("/api/v1/incident", json={"text": "it died"}, headers=BEARER).json == {}
+    (shown,) = app.get("/api/v1/status_data", headers=HERE).json["incidents"]
+    assert shown["text"] == "it died"
+    assert "it died" in app.get("/current_status", headers=HERE).text
+
+
+@pytest.mark.parametrize("body", [{}, {"text": ""}, {"text": 7}, {"text": "x" * 513}])
+def test_an_incident_without_words_or_with_too_many_is_a_400(app, body):
+    response = app.post("/api/v1/incident", json=body, headers=BEARER)
+    assert (response.status_code, problem(response)) == (400, "bad-request")
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/leave", "/api/v1/evaluation", "/api/v1/incident", "/api/v1/run"]
+)
 @pytest.mark.parametrize(
     ("body", "status", "kind"),
     [

@@ -24,6 +24,7 @@ REQUESTS = [
     ("POST", "/api/v1/snapshot", None),
     ("POST", "/api/v1/leave", LEAVE),
     ("POST", "/api/v1/evaluation", EVALUATION),
+    ("POST", "/api/v1/incident", {"text": "it died"}),
     ("POST", "/api/v1/clear_model", None),
     ("GET", "/api/v1/status_data", None),
     ("GET", "/api/v1/history", None),
@@ -32,6 +33,7 @@ REQUESTS = [
     ("POST", "/api/v1/run", {"run": ""}),
     ("POST", "/api/v1/evaluation", {**EVALUATION, "version": 9}),
     ("POST", "/api/v1/leave", {"worker": "x" * 5000}),
+    ("POST", "/api/v1/incident", {"text": ""}),
 ]
 
 

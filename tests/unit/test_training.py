@@ -48,7 +48,10 @@ class Server:
             "staleness_mean": 1.5,
             **status,
         }
-        self.revived = None
+        self.revived, self.noted = None, []
+
+    def incident(self, text):
+        self.noted.append(text)
 
     def status(self):
         return self.data
@@ -154,6 +157,7 @@ def test_every_round_is_a_line_of_metrics(make):
     assert line["staleness_mean"] == 1.5
     assert line["workers"][0]["applied"] == 50
     assert work._progress.said == ["Barista 7 died in round 1; restarted"]
+    assert work._server.noted == work._progress.said
 
 
 def test_epsilon_follows_the_steps_of_all_workers(make):
@@ -180,6 +184,7 @@ def test_a_revived_server_is_news_and_a_dead_one_the_end(make):
     work = make(Rounds(Job([row()], waits=1)), server, rounds=1)
     work.run()
     assert work._progress.said == ["the parameter server died and was restarted"]
+    assert work._server.noted == work._progress.said
     server.revived = RuntimeError("it starts no more")
     with pytest.raises(training.TrainingError, match="starts no more"):
         work._watch(Job([], waits=1), 1, 0, float("inf"))
@@ -302,10 +307,12 @@ def test_a_dear_exchange_lengthens_the_push_period(make):
     assert any(line.startswith("push period 4: ") for line in work._progress.said)
 
 
-@pytest.mark.parametrize(("in_step", "period"), [(False, 3), (True, 1)])
-def test_who_waits_for_others_in_step_does_not_lengthen_the_push_period(make, in_step, period):
+@pytest.mark.parametrize(
+    ("ours", "servers", "period"), [(False, False, 3), (True, False, 1), (False, True, 1)]
+)
+def test_who_waits_for_others_does_not_lengthen_the_push_period(make, ours, servers, period):
     rounds = Rounds(Job([row(50, exchange_s=0.5), row(50, exchange_s=4.0)]))
-    make(rounds, server=Server(busy=0.0), push_period=0, in_step=in_step).run()
+    make(rounds, server=Server(busy=0.0, in_step=servers), push_period=0, in_step=ours).run()
     assert [asked["push_period"] for asked, _ in rounds.asked] == [1, period]
 
 

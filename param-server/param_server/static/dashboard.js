@@ -41,6 +41,8 @@ function showStatus(status) {
   ];
   fillList("refusal-row", "#refusals tbody", refusals);
   showWorkers(status.workers);
+  fillList("incident-row", "#incidents tbody", status.incidents);
+  document.querySelector("#incidents + .none").hidden = status.incidents.length > 0;
   showSnapshots(status.snapshots.available);
 }
 
