@@ -12,9 +12,10 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 HERE = {"Host": "127.0.0.1:5500"}
 
 
-def post_push(app, push, gradient, dtype="float32"):
+def post_push(app, push, gradient, dtype="float32", *, peer="127.0.0.1"):
     body = wire.encode_push(push, dtype) + bytes(wire.payload_bytes(gradient, dtype))
-    return app.post("/api/v1/update_model", data=body, headers=BEARER)
+    environ = {"REMOTE_ADDR": peer}
+    return app.post("/api/v1/update_model", data=body, headers=BEARER, environ_overrides=environ)
 
 
 def frame(response):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, request
 
 from param_server import openapi, wire
-from param_server.access import recognise
+from param_server.access import is_loopback, recognise
 from param_server.answers import problem_response, the_service
 from param_server.errors import BadRequest, LengthRequired, TooLarge
 from param_server.fields import Fields, decode_object
@@ -20,7 +21,8 @@ from param_server.incidents import TEXT_LIMIT
 from param_server.page_routes import require_page
 
 if TYPE_CHECKING:
-    from param_server.wire import Float32, Layout, Model, Push
+    from param_server.service import Service
+    from param_server.wire import Float32, Model, Push
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ def update_model() -> Response:
     service = the_service()
     with service.metrics.request_s.labels("update_model").time():
         gradient = service.buffer()
-        push = _read_push(service.store.layout, gradient)
+        push = _read_push(service, gradient)
         answer, model = service.push(push, gradient, out=gradient)
         if answer.status == "rejected":
             return problem_response(
@@ -164,7 +166,7 @@ def _known(*, is_target: bool) -> tuple[int, int] | None:
     return int(match[1]), int(match[3])
 
 
-def _read_push(layout: Layout, gradient: Float32) -> Push:
+def _read_push(service: Service, gradient: Float32) -> Push:
     """Read the request's frame, its payload into ``gradient``.
 
     The gradient of another network has another length as a rule.  Its worker is told which
@@ -176,7 +178,7 @@ def _read_push(layout: Layout, gradient: Float32) -> Push:
     body, text = request.environ["wsgi.input"], request.environ.get("CONTENT_LENGTH", "")
     if not text or "HTTP_TRANSFER_ENCODING" in request.environ:
         raise LengthRequired("a push needs a Content-Length and no Transfer-Encoding")
-    length = int(text)
+    layout, length = service.store.layout, int(text)
     largest = wire.PREFIX.size + wire.HEADER_LIMIT_BYTES + wire.payload_size(layout.size)
     too_large = TooLarge(f"the body has {length} bytes, a push of this network at most {largest}")
     if length > max(largest, _LOOKED_INTO_BYTES):
@@ -186,7 +188,10 @@ def _read_push(layout: Layout, gradient: Float32) -> Push:
         push, dtype = wire.decode_push(header), wire.payload_dtype(header)
         if rest != wire.payload_size(layout.size, dtype) and push.layout != layout.digest:
             raise layout.mismatch(push.layout, push.entries)
-        wire.read_payload(body, rest, gradient, dtype)
+        # Turns are for links; what comes from this machine has none to share.
+        is_near = is_loopback(request.remote_addr or "")
+        with nullcontext() if is_near else service.receiving.turn(body, rest):
+            wire.read_payload(body, rest, gradient, dtype)
     except BadRequest:
         if length > largest:
             raise too_large from None

@@ -14,6 +14,7 @@ import numpy as np
 from param_server.filters import Filters
 from param_server.live import Live
 from param_server.metrics import Metrics
+from param_server.receiving import Receiving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,6 +87,7 @@ class Service:
         self.metrics = Metrics(status)
         self.live = Live(status)
         self.filters = Filters(store)
+        self.receiving = Receiving()
         self._local = threading.local()
 
     def push(self, push: Push, gradient: Float32, out: Float32) -> tuple[PushAnswer, Model | None]:

@@ -1,5 +1,6 @@
 """The routes of workers and drivers: who may, what is answered, and as which document."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -261,6 +262,21 @@ def test_evaluation_out_of_range_is_a_400(app, change):
     response = app.post("/api/v1/evaluation", json={**EVALUATION, **change}, headers=BEARER)
     assert (response.status_code, problem(response)) == (400, "bad-request")
     assert next(iter(change)) in response.json["detail"]
+
+
+@pytest.mark.parametrize(("peer", "turns"), [("127.0.0.1", 0), ("::1", 0), ("10.0.0.7", 1)])
+def test_gradients_from_other_machines_come_in_turn(store, monkeypatch, peer, turns):
+    service, taken = make_service(store), []
+
+    @contextmanager
+    def turn(_, size):
+        taken.append(size)
+        yield
+
+    monkeypatch.setattr(service.receiving, "turn", turn)
+    response = post_push(create_app(service).test_client(), make_push(), ones(), peer=peer)
+    assert frame(response)[0]["status"] == "applied"
+    assert taken == [4 * LAYOUT.size] * turns
 
 
 def test_an_incident_is_shown(app):
