@@ -95,6 +95,20 @@ ATTEMPTS: dict[int, list[Case]] = {
         Case(HTTP, MAIN, 16, 30, link_mbit=1000),
         Case(HTTP, "2.71 MB", 6, 50, link_mbit=300),
     ],
+    4: [
+        Case(HTTP, MAIN, 3, 100, link_mbit=1000),
+        Case(HTTP, MAIN, 6, 200, link_mbit=1000),
+        Case(HTTP, MAIN, 10, 30, link_mbit=1000),
+        Case(HTTP, MAIN, 20, 50, link_mbit=1000),
+        Case(HTTP, MAIN, 32, 2500, link_mbit=1000),
+        Case(HTTP, MAIN, 24, 30, push_period=8, link_mbit=1000),
+        Case(HTTP, MAIN, 8, 30, pull_period=4, link_mbit=1000),
+        Case(HTTP, MAIN, 6, 30, link_mbit=2000),
+        Case(HTTP, "2.71 MB", 7, 40, link_mbit=300),
+        Case(HTTP, "2.71 MB", 12, 100, link_mbit=500),
+        Case(HTTP, "15.0 MB", 5, 100, link_mbit=1000),
+        Case(HTTP, "15.0 MB", 12, 800, link_mbit=2000),
+    ],
 }
 
 

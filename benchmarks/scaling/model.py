@@ -20,6 +20,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import simpy
+from param_server.receiving import FEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -112,6 +113,7 @@ class _Simulation:
             name: simpy.Resource(self._env, scenario.cores if name == "cores" else 1)
             for name in ("cores", "Python", "lock", "link in", "link out")
         }
+        self._turns = simpy.Resource(self._env, FEWEST)
         self._is_fine = scenario.workers <= _FINE
         self._speaking, self._spoke_at = 0, 0.0  # workers, to the server; when one last ended
         self._version = 0
@@ -162,7 +164,10 @@ class _Simulation:
         self._speaking += 1
         yield from there(costs.worker_rest if self._scenario.compute_s else 0.0)
         yield self._env.timeout(costs.delay + self._scenario.round_trip_s)
-        yield from self._transfer(there, costs.worker_send, "link in", here, costs.receive)
+        with self._turns.request() as turn:
+            if self._scenario.bits_per_s > 0:
+                yield turn
+            yield from self._transfer(there, costs.worker_send, "link in", here, costs.receive)
         yield from here(costs.server_rest if rests else 0.0)
         yield from self._hold("Python", here(costs.request))
         yield from here(costs.check)
