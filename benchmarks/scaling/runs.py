@@ -149,7 +149,8 @@ def site(
 ) -> Iterator[Site]:
     """Start a site, behind a link of its own if one is asked for, and end it."""
     with slow_link(link_mbit) as namespace:
-        here = Site(transport, size, scratch=scratch, clients=clients, namespace=namespace)
+        folder = scratch / f"{link_mbit}mbit"
+        here = Site(transport, size, scratch=folder, clients=clients, namespace=namespace)
         try:
             here.start_workers()
             here.settle()
