@@ -20,7 +20,7 @@ from itertools import count
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import simpy
-from param_server.receiving import FEWEST
+from param_server.receiving import FEWEST, MOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -113,7 +113,8 @@ class _Simulation:
             name: simpy.Resource(self._env, scenario.cores if name == "cores" else 1)
             for name in ("cores", "Python", "lock", "link in", "link out")
         }
-        self._turns = simpy.Resource(self._env, FEWEST)
+        # Of gradients to be received: more where workers send slowly, to many shards at once.
+        self._turns = simpy.Resource(self._env, min(FEWEST * scenario.shards, MOST))
         self._is_fine = scenario.workers <= _FINE
         self._speaking, self._spoke_at = 0, 0.0  # workers, to the server; when one last ended
         self._version = 0

@@ -65,6 +65,12 @@ def test_the_link_saturates():
     assert bottleneck(found) == "link in"
 
 
+def test_gradients_received_in_turn_fill_a_link_both_ways():
+    scenario = replace(APART, workers=16, compute_s=0.0, bits_per_s=1e8)
+    found = simulate(scenario, COSTS, updates=300)
+    assert min(found.busy["link in"], found.busy["link out"]) > 0.95
+
+
 def test_shards_share_the_bytes_but_not_those_of_a_worker():
     saturated = replace(APART, workers=20, compute_s=0.0, bits_per_s=1e8, pull_period=10**6)
     both = [simulate(replace(saturated, shards=n), COSTS, updates=100) for n in (1, 4)]
