@@ -12,7 +12,6 @@ A file written by Spark will do, in this order, beside a copy of `_settings.json
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import sys
@@ -109,7 +108,7 @@ class KeptReplay(ReplayBuffer):
         unfinished = self._file.with_name(f"_{self._file.name}")
         try:
             self._write_file(unfinished)
-            unfinished.replace(_free(self._file))
+            unfinished.replace(self._file)
         except OSError as error:
             with suppress(OSError):
                 unfinished.unlink()
@@ -170,12 +169,6 @@ class KeptReplay(ReplayBuffer):
             "truncated": [is_end and not episode.terminal for is_end in ends],
         }
         return pa.RecordBatch.from_pydict(columns, schema=SCHEMA)
-
-
-def _free(file: Path) -> Path:
-    """Return `file`, or one beside it where this worker's predecessor has left its own."""
-    later = (file.with_stem(f"{file.stem}-{number}") for number in itertools.count(2))
-    return next(each for each in itertools.chain([file], later) if not each.exists())
 
 
 def check(config: AgentConfig, spec: GameSpec) -> None:

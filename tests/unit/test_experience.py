@@ -188,17 +188,6 @@ def test_a_folder_that_is_gone_at_the_end_is_a_warning(tmp_path, capsys):
     assert "warning: --replay-to" in capsys.readouterr().err
 
 
-def test_a_worker_that_was_moved_leaves_what_it_had(tmp_path):
-    for capacity, files in ((60, 1), (90, 2)):
-        replay = buffer(experience.KeptReplay, capacity=capacity)
-        experience.attach(replay, config(tmp_path), SPEC, ordinal=0)
-        play([replay], steps=100)
-        replay.close()
-        rows = [pq.read_metadata(file).num_rows for file in sorted(tmp_path.glob("*.parquet"))]
-        assert len(set(rows)) == files
-    assert (tmp_path / "worker-0-2.parquet").exists()
-
-
 def test_a_run_that_came_to_no_end_may_be_begun_again(tmp_path):
     experience.attach(buffer(experience.KeptReplay), config(tmp_path), SPEC, ordinal=0)
     experience.check(config(tmp_path), SPEC)
