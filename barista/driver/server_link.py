@@ -40,6 +40,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 SILENT_S = 25.0  # a server that has not answered for so long is given up
 TOUCH_S = 5.0  # well within any lease, and before the server is thought to be silent
+NEWS_S = 5.0  # a server that has answered since is told what happens
 MAX_REVIVALS = 3
 _CERTIFICATE = re.compile(r"-----BEGIN ([A-Z0-9 ]*CERTIFICATE)-----.+?-----END \1-----", re.DOTALL)
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound to)
@@ -232,8 +233,9 @@ class ServerLink:
 
     def incident(self, text: str) -> None:
         """Have the dashboard show what has become of a worker or a server."""
-        with suppress(ParamServerError):  # it is in the log too
-            self._client.incident(text)
+        if time.monotonic() - self._heard < NEWS_S:  # else each line would wait for an answer
+            with suppress(ParamServerError):  # it is in the log too
+                self._client.incident(text)
 
     @contextmanager
     def kept_in_touch(self) -> Iterator[None]:

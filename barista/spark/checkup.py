@@ -52,7 +52,7 @@ class Finding(NamedTuple):
     address_limit: int | None  # of the address space
     gpus: tuple[str, ...]  # that the host has
     gpu: str | None  # the address that Spark has assigned
-    disk: int | None  # free for the replay's folder, or its already; None: it cannot be written
+    disk: int | None  # free where the replay's folder would be; None: it cannot be written
     tryout: dict[str, Any]  # what `barista.tryout` has printed
 
 
@@ -154,13 +154,11 @@ def _assigned_gpu() -> str | None:
 
 
 def _free(folder: str) -> int | None:
-    """Return what replays may take there: what is free, and what those of before have taken."""
     if not folder:
         return 0
     try:
         here = next(place for place in (Path(folder), *Path(folder).parents) if place.exists())
-        taken = sum(512 * file.stat().st_blocks for file in Path(folder).glob("worker-*/*.bin"))
-        return shutil.disk_usage(here).free + taken if os.access(here, os.W_OK) else None
+        return shutil.disk_usage(here).free if os.access(here, os.W_OK) else None
     except OSError:  # a folder on the way that is not to be looked into
         return None
 

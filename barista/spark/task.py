@@ -84,8 +84,10 @@ def _acknowledge_at_once() -> None:
 @cache
 def _connections() -> list[socket.socket]:
     """Return this Python worker's own TCP connections: the one that Spark has to it."""
-    found = psutil.Process().net_connections("tcp")
-    return [socket.socket(fileno=os.dup(connection.fd)) for connection in found]
+    with suppress(OSError, RuntimeError, psutil.Error):  # a /proc unlike others: it is slower then
+        found = psutil.Process().net_connections("tcp")
+        return [socket.socket(fileno=os.dup(connection.fd)) for connection in found]
+    return []
 
 
 @cache

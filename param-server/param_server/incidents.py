@@ -31,6 +31,11 @@ class Incidents:
         with self._lock:
             self._newest.appendleft({"time": self._clock(), "text": text})
 
+    def clear(self) -> None:
+        """Forget them: they were another run's."""
+        with self._lock:
+            self._newest.clear()
+
     def listing(self) -> list[dict[str, Any]]:
         """Return them, the newest first: `time`, seconds since the epoch, and `text`."""
         with self._lock:

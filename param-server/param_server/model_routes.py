@@ -134,8 +134,10 @@ def prototxt() -> dict[str, Any]:
 @blueprint.post("/run")
 def open_run() -> dict[str, Any]:
     """Bind the server to a run."""
-    store = the_service().store
+    store, before = the_service().store, the_service().store.run
     store.open_run(_run_of_body())
+    if store.run != before:
+        the_service().incidents.clear()
     return {"run": store.run, "epoch": store.epoch, "version": store.version}
 
 

@@ -113,7 +113,7 @@ class Trial:
 
     def incidents(self):
         """Return what the dashboard shows of what has happened."""
-        return [incident["text"] for incident in self._status()["incidents"]]
+        return [incident["text"] for incident in self._status().get("incidents", [])]
 
     def _start(self, *options):
         return self.site.start(self.cluster.command(*options))

@@ -15,7 +15,7 @@ from param_server.discovery import find_standalone
 from param_server.errors import ParamServerError
 from param_server.wire import Push
 
-from barista.driver.server_link import ServerLink, ServerLinkError, Wish
+from barista.driver.server_link import NEWS_S, ServerLink, ServerLinkError, Wish
 from barista.games.models import q_network
 from barista.games.solvers import adam_solver
 from barista.playing.episodes import Evaluation
@@ -152,6 +152,14 @@ def test_a_busy_driver_stays_in_touch(open_link, monkeypatch):
     with link.kept_in_touch():
         until(lambda: link._heard > before)
     assert not [thread for thread in threading.enumerate() if thread.name == "in touch"]
+
+
+def test_a_server_is_told_what_happens_while_it_answers(open_link):
+    link = open_link()
+    link.incident("it died")
+    link._heard -= NEWS_S
+    link.incident("nobody waits for an answer to this")
+    assert [each["text"] for each in link.status()["incidents"]] == ["it died"]
 
 
 def test_a_second_run_never_joins_an_embedded_server(open_link):

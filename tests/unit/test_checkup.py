@@ -3,7 +3,6 @@
 import os
 import socket
 import uuid
-from types import SimpleNamespace
 
 import pytest
 
@@ -83,15 +82,6 @@ def test_the_limit_of_a_container_counts(tmp_path):
     (groups / "memory.max").write_text("5000000")
     (groups / "memory.stat").write_text("anon 300000\ninactive_file 700000\n")
     assert checkup.available_memory(tmp_path) == 4_700_000
-
-
-def test_what_a_replay_has_taken_already_is_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkup.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    assert checkup._free(str(tmp_path)) == 1000
-    frames = tmp_path / "worker-0/frames.bin"
-    frames.parent.mkdir()
-    frames.write_bytes(bytes(1 << 16))
-    assert checkup._free(str(tmp_path)) == 1000 + 512 * frames.stat().st_blocks > 1000
 
 
 def test_a_folder_that_cannot_be_written_has_no_room(tmp_path):

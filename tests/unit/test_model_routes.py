@@ -286,6 +286,16 @@ def test_an_incident_is_shown(app):
     assert "it died" in app.get("/current_status", headers=HERE).text
 
 
+def test_another_run_does_not_see_the_incidents_of_the_last(app):
+    for run, seen in (("r1", 0), ("r1", 1), ("r2", 0)):
+        app.post("/api/v1/run", json={"run": run}, headers=BEARER)
+        status = app.get("/api/v1/status_data", headers=HERE).json
+        assert len(status["incidents"]) == seen
+        app.post("/api/v1/incident", json={"text": "it died"}, headers=BEARER)
+        if seen:
+            app.delete("/api/v1/run", json={"run": run}, headers=BEARER)
+
+
 @pytest.mark.parametrize("body", [{}, {"text": ""}, {"text": 7}, {"text": "x" * 513}])
 def test_an_incident_without_words_or_with_too_many_is_a_400(app, body):
     response = app.post("/api/v1/incident", json=body, headers=BEARER)

@@ -73,10 +73,22 @@ def test_a_slot_is_held_until_then_and_not_when_it_is_past():
     assert list(task.held(iter([7]), until)) == [7]
 
 
-def test_what_a_python_worker_has_imported_is_spared_the_collector_once(monkeypatch):
+@pytest.fixture
+def frozen(monkeypatch):
+    """How often this process was frozen: it is not."""
     frozen = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
     task._spare_the_collector.cache_clear()
+    task._connections.cache_clear()
+    yield frozen
+    for connection in task._connections():
+        connection.close()
+    task._spare_the_collector.cache_clear()
+    task._connections.cache_clear()
+
+
+def test_what_a_python_worker_has_imported_is_spared_the_collector_once(frozen, monkeypatch):
+    monkeypatch.setattr(psutil.Process, "net_connections", lambda *_: [])
     for _ in range(2):
         items = iter([7])
         task.read_all(items)
@@ -85,19 +97,26 @@ def test_what_a_python_worker_has_imported_is_spared_the_collector_once(monkeypa
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux has TCP_QUICKACK")
+@pytest.mark.usefixtures("frozen")
 def test_what_spark_has_sent_is_acknowledged_before_more_is_read():
-    task._connections.cache_clear()
     quick = socket.IPPROTO_TCP, socket.TCP_QUICKACK
-    with socket.create_server(("127.0.0.1", 0)) as spark:
-        with socket.create_connection(spark.getsockname()) as ours, spark.accept()[0]:
-            at_reading = []
-            for _ in range(2):
-                ours.setsockopt(*quick, 0)
-                task.read_all(at_reading.append(ours.getsockopt(*quick)) for _ in range(1))
-            assert at_reading == [1, 1]
-        for connection in task._connections():
-            connection.close()
-    task._connections.cache_clear()
+    spark = socket.create_server(("127.0.0.1", 0))
+    with spark, socket.create_connection(spark.getsockname()) as ours, spark.accept()[0]:
+        at_reading = []
+        for _ in range(2):
+            ours.setsockopt(*quick, 0)
+            task.read_all(at_reading.append(ours.getsockopt(*quick)) for _ in range(1))
+        assert at_reading == [1, 1]
+
+
+@pytest.mark.usefixtures("frozen")
+def test_connections_that_cannot_be_listed_are_left_as_they_are(monkeypatch):
+    def list_them(*_):
+        raise RuntimeError("malformed line")
+
+    monkeypatch.setattr(psutil.Process, "net_connections", list_them)
+    task.read_all(iter([7]))
+    assert task._connections() == []
 
 
 def test_another_rounds_metrics_are_not():
