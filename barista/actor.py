@@ -7,7 +7,6 @@ are of raw rewards.
 from __future__ import annotations
 
 from collections import deque
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -56,7 +55,10 @@ class Actor:
         self.steps = 0
         self._finished = Episodes([], [])
         self._actions: NDArray[np.int64] | None = None  # of the step that is under way
-        self._choices: deque[NDArray[np.int64]] = deque(maxlen=-(-_CHOICES_KEPT // game.num_envs))
+        # By the network: how often it chose each action, in each of the last steps and in all.
+        self._choices: deque[NDArray[np.int64]] = deque()
+        self._steps_kept = -(-_CHOICES_KEPT // game.num_envs)
+        self._times_chosen = np.zeros(game.spec.num_actions, np.int64)
         for env, frame in enumerate(game.reset()):
             replay.start(env, frame)
 
@@ -119,10 +121,8 @@ class Actor:
 
         None while there are fewer than 200: at first, or where all is left to chance.
         """
-        chosen = list(chain.from_iterable(self._choices))
-        if len(chosen) < _CHOICES_NEEDED:
-            return None
-        return float(np.bincount(chosen).max()) / len(chosen)
+        chosen = int(self._times_chosen.sum())
+        return float(self._times_chosen.max() / chosen) if chosen >= _CHOICES_NEEDED else None
 
     def close(self) -> None:
         """Close the game; the actor must not be used afterwards."""
@@ -136,5 +136,13 @@ class Actor:
         q = q_values(self._net, self._game.states(), self._game.spec.num_actions)
         actions = dqn.epsilon_greedy(q, epsilon, self._rng)
         # What was drawn and happens to be the best is its choice too, and as often in any state.
-        self._choices.append(actions[actions == q.argmax(axis=1)])
+        self._remember(actions[actions == q.argmax(axis=1)])
         return actions
+
+    def _remember(self, chosen: NDArray[np.int64]) -> None:
+        """Count what the network has chosen, and no more what it chose long ago."""
+        times = np.bincount(chosen, minlength=len(self._times_chosen))
+        self._choices.append(times)
+        self._times_chosen += times
+        if len(self._choices) > self._steps_kept:
+            self._times_chosen -= self._choices.popleft()

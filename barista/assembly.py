@@ -193,7 +193,7 @@ def build(
 def _exchange(client: Client, config: AgentConfig, *, is_tls: bool) -> Exchange:
     """Return the way to the server: shared memory on its own host, where float32 is wanted."""
     # Rounding to bfloat16 saves bytes on a network, and would only cost something here.
-    exchange = best_exchange(client) if config.wire_dtype == "float32" else client
+    exchange = best_exchange(client, lends=True) if config.wire_dtype == "float32" else client
     if isinstance(exchange, BestExchange) and exchange.is_same_host:
         way = "shared memory"
     else:

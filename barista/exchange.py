@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Exchange(Protocol):
     """Pull and push, by whatever way.
 
-    Weights are written into the float32 [P] that the caller brings, `out`; it is the model's
-    `weights` then, and undefined after an error.
+    A model's `weights` are good until the next request.  They are the float32 [P] that the caller
+    brings, `out`, which is undefined after an error; or lie elsewhere, and `out` is as it was.
     """
 
     def pull(self, known: tuple[int, int] | None, out: Float32, /) -> Model | None:

@@ -94,7 +94,7 @@ class _Exchanging:
     """Pushes the newest gradient, pulls, and takes the weights over."""
 
     def __init__(self, client: Client, learner: Learner) -> None:
-        self._exchange, self._learner = best_exchange(client), learner
+        self._exchange, self._learner = best_exchange(client, lends=True), learner
         self._weights = np.empty_like(learner.flat_gradient)
         model = self._exchange.pull(None, self._weights)
         assert model is not None

@@ -103,6 +103,8 @@ class SameHostClient:
         worker: The worker's name; any request renews its lease.
         layout: The digest of the network expected, or empty.
         timeout_s: For each answer.
+        lends: Whether weights stay in the shared memory, where the next request may change them,
+            and are not copied into the array that a caller brings.
     """
 
     def __init__(
@@ -114,8 +116,10 @@ class SameHostClient:
         worker: str = "",
         layout: str = "",
         timeout_s: float = 30.0,
+        lends: bool = False,
     ) -> None:
         self.path = path
+        self._lends = lends
         self._hello = wire.encode_header(
             {
                 "kind": "hello",
@@ -163,7 +167,7 @@ class SameHostClient:
             if (verdict := _verdict(header)) is not None:
                 return verdict, None
             answer = wire.decode_answer(header)
-            return answer, _model(header, line, out) if header.get("model") else None
+            return answer, self._model(header, line, out) if header.get("model") else None
 
         frame = wire.encode_push(push)
         return self._request(ask)
@@ -179,12 +183,24 @@ class SameHostClient:
             _raise_problem(header)
             if header.get("kind") == "unchanged":
                 return None
-            return _model(header, line, out)
+            return self._model(header, line, out)
 
         frame = wire.encode_header(
             {"kind": "pull", "dtype": _DTYPE, "which": which, "known": known}
         )
         return self._request(ask)
+
+    def _model(self, header: dict[str, Any], line: _Line, out: Float32 | None) -> Model | None:
+        """Copy the weights out of the shared memory, which the next request may change."""
+        weights = line.memory.weights
+        if out is None:
+            return wire.decode_model(header, weights.copy())
+        if out.shape != weights.shape:
+            raise BadRequest(f"room for {out.size} values, expected {weights.size}")
+        if self._lends:
+            return wire.decode_model(header, weights)
+        np.copyto(out, weights)
+        return wire.decode_model(header, out)
 
     # -- the connection
 
@@ -238,11 +254,18 @@ class BestExchange:
 
     Args:
         client: Talks HTTP to the server.
+        lends: See ``SameHostClient``; for one thread, or many that wait for each other.
         clock: Says how long ago the same-host path was looked for, in seconds.
     """
 
-    def __init__(self, client: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client = client
+    def __init__(
+        self,
+        client: Client,
+        *,
+        lends: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._lends = client, lends
         self._clock = clock
         self._lock = threading.Lock()
         self._same_host: SameHostClient | None = None
@@ -321,6 +344,7 @@ class BestExchange:
                 worker=self._client.worker,
                 layout=prototxt.layout.digest,
                 timeout_s=self._client.timeout_s,
+                lends=self._lends,
             )
             same_host.connect()
         except ParamServerError as error:
@@ -330,14 +354,14 @@ class BestExchange:
         return same_host
 
 
-def best_exchange(client: Client) -> Client | BestExchange:
+def best_exchange(client: Client, *, lends: bool = False) -> Client | BestExchange:
     """Return the fastest way to a client's server.
 
     ``DDQ_SAME_HOST=0``, or a system without sealed memory, leaves HTTP.
     """
     if not is_available() or os.environ.get("DDQ_SAME_HOST") == "0":
         return client
-    return BestExchange(client)
+    return BestExchange(client, lends=lends)
 
 
 def _require_our_user(connection: socket.socket) -> None:
@@ -368,18 +392,6 @@ def _flat(gradient: Float32, size: int) -> Float32:
     if gradient.size != size:
         raise BadRequest(f"the gradient has {gradient.size} values, expected {size}")
     return gradient.reshape(-1)
-
-
-def _model(header: dict[str, Any], line: _Line, out: Float32 | None) -> Model | None:
-    """Copy the weights out of the shared memory: the next request may change them."""
-    weights = line.memory.weights
-    if out is None:
-        out = weights.copy()
-    elif out.shape != weights.shape:
-        raise BadRequest(f"room for {out.size} values, expected {weights.size}")
-    else:
-        np.copyto(out, weights)
-    return wire.decode_model(header, out)
 
 
 def _reason(error: OSError) -> str:

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from param_server import segment, wire
 from param_server.client import Client
-from param_server.errors import Draining, ParamServerError, ServerFailed, ServerUnreachable
+from param_server.errors import (
+    BadRequest,
+    Draining,
+    ParamServerError,
+    ServerFailed,
+    ServerUnreachable,
+)
 from param_server.same_host import Limits
 from param_server.same_host_client import BestExchange, SameHostClient, best_exchange
 
@@ -177,6 +183,26 @@ def test_shared_memory_is_used_where_it_can_be(service, http):
         assert exchange.pull((EPOCH, 1), out) is None
         assert exchange.pull_target((EPOCH, 1), out).version == 1
         assert server._connections.count()[1] == 1
+        exchange.close()
+
+
+def test_weights_may_stay_in_shared_memory_until_the_next_request(service, http):
+    with sharing(service) as server:
+        exchange = best_exchange(http, lends=True)
+        out = np.full(8, 99, np.float32)
+        first = exchange.push(make_push(want_model=True), ones(), out)[1].weights
+        assert np.array_equal(first, ones(value=0))
+        own = exchange.pull().weights  # without an array it is the caller's for good
+        second = exchange.push(make_push(2, version=1, want_model=True), ones(), out)[1].weights
+        assert np.array_equal(second, ones(value=-1))
+        assert np.array_equal(first, second)  # the same memory
+        assert np.array_equal(own, ones(value=0))
+        assert np.all(out == 99)
+        with pytest.raises(BadRequest, match="room for 3 values"):
+            exchange.pull(None, np.empty(3, np.float32))
+        server.close()
+        assert exchange.pull(None, out).weights is out  # by HTTP
+        assert np.array_equal(second, ones(value=-1))  # lent memory outlives its connection
         exchange.close()
 
 

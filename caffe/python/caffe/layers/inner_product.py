@@ -10,6 +10,7 @@ import torch
 from caffe.layer import Layer, register
 from caffe.layouts import to_contiguous
 from caffe.precision import HalfCopies, computes_bf16
+from caffe.products import add_product, product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,10 +68,10 @@ class InnerProduct(Layer):
         if self._is_half:
             weight = self._half.of("weight", weight)
             bias = None if bias is None else bias.bfloat16()
-        columns = weight if self.transpose else weight.t()  # [K, N]
-        y = torch.mm(x, columns) if bias is None else torch.addmm(bias, x, columns)
+        y = product(x, weight.t() if self.transpose else weight, bias)
         if self.rectify:
             y.clamp_min_(0)
+        y = y.contiguous()
         top[0].values.put(y if len(top[0].shape) == 2 else y.view(top[0].shape))
 
     def backward(
@@ -88,13 +89,13 @@ class InnerProduct(Layer):
                 room = self._half.room("gradient", total.shape)
                 total.add_(torch.mm(left.t(), right, out=room))
             else:
-                total.addmm_(left.t().to(total.dtype), right.to(total.dtype))
+                add_product(total, left.to(total.dtype).t(), right.to(total.dtype).t())
         if propagate_down[0]:
             bottom[0].gradient.forget()
             weight = self.blobs[0].data_tensor
             if self._is_half:
                 weight = self._half.last("weight", weight)
-            dx = torch.mm(dy, weight.t() if self.transpose else weight)
+            dx = product(dy, weight if self.transpose else weight.t()).contiguous()
             bottom[0].gradient.put(dx.view(bottom[0].shape))
 
     @property

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import torch
+
+from caffe import products
+
+LARGE = [(32, 1024, 64), (64, 1024, 32), (1, 2048, 1024), (7, 300, 900), (600, 32, 3000)]
+SMALL = [(3, 4, 5), (32, 512, 6), (1, 1, 1)]
+
+
+def matrix(rows, columns, how, dtype=torch.float32):
+    """A matrix of whole numbers, which every order of summation gives the same product of."""
+    generator = torch.Generator().manual_seed(rows + columns)
+    values = torch.randint(-4, 5, (rows, columns), generator=generator)
+    if how == "columns":
+        return values.t().contiguous().t().to(dtype)
+    if how == "every other":
+        wide = torch.zeros(rows, 2 * columns, dtype=dtype)
+        wide[:, ::2] = values
+        return wide[:, ::2]
+    return values.to(dtype)
+
+
+def expected(left, right, bias=0.0):
+    return left.double() @ right.double().t() + bias
+
+
+@pytest.mark.parametrize("shape", LARGE + SMALL)
+@pytest.mark.parametrize("lefts", ["rows", "columns", "every other"])
+@pytest.mark.parametrize("rights", ["rows", "columns", "every other"])
+def test_products_are_exact_however_matrices_lie(shape, lefts, rights):
+    rows, inner, columns = shape
+    left, right = matrix(rows, inner, lefts), matrix(columns, inner, rights)
+    bias = torch.arange(float(columns))
+    assert torch.equal(products.product(left, right).double(), expected(left, right))
+    assert torch.equal(products.product(left, right, bias).double(), expected(left, right, bias))
+    total = matrix(rows, columns, "rows")
+    sums = total.double() + expected(left, right)
+    products.add_product(total, left, right)
+    assert torch.equal(total.double(), sums)
+
+
+def test_factors_and_bias_stay_as_they_are():
+    left, right, bias = matrix(32, 1024, "rows"), matrix(64, 1024, "rows"), torch.ones(64)
+    kept = [tensor.clone() for tensor in (left, right, bias)]
+    products.product(left, right, bias)
+    products.add_product(torch.zeros(32, 64), left, right)
+    assert all(map(torch.equal, (left, right, bias), kept))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_precisions_are_pytorchs(dtype, monkeypatch):
+    monkeypatch.setattr(products, "_linear", None)  # would fail if it were called
+    left, right = matrix(32, 1024, "rows", dtype), matrix(64, 1024, "rows", dtype)
+    result = products.product(left, right)
+    assert result.dtype is dtype
+    assert np.allclose(result.double(), expected(left, right), rtol=1e-2)
+
+
+def test_large_ones_are_onednns_where_it_is(monkeypatch):
+    sizes = []
+    original = products._linear
+    monkeypatch.setattr(
+        products, "_linear", lambda *given: sizes.append(len(given[0])) or original(*given)
+    )
+    left, right = matrix(32, 1024, "rows"), matrix(64, 1024, "rows")
+    products.product(left, right)
+    assert sizes == ([64] if products._IS_THERE else [])  # the smaller one second
+    products.add_product(
+        torch.zeros(600, 3000), matrix(600, 32, "columns"), matrix(3000, 32, "rows")
+    )
+    assert sizes == ([64, 349, 251] if products._IS_THERE else [])  # in pieces
+
+
+def test_without_onednn_all_are_pytorchs(monkeypatch):
+    monkeypatch.setattr(products, "_IS_THERE", False)
+    monkeypatch.setattr(products, "_linear", None)
+    left, right = matrix(32, 1024, "rows"), matrix(64, 1024, "rows")
+    assert torch.equal(products.product(left, right).double(), expected(left, right))
+    total = torch.zeros(32, 64)
+    products.add_product(total, left, right)
+    assert torch.equal(total.double(), expected(left, right))
