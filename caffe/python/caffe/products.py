@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _LARGE = 1 << 20  # multiply-adds
 _FEW = 16  # rows: a second matrix of fewer leaves vector units idle
 _PIECE = 1 << 20  # values: more are slow to allocate, and leave the cache before they are added
-_IS_THERE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+_IS_THERE: bool = _HAS_ONEDNN and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -42,7 +43,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right.t())
         return
     rows = max(1, _PIECE // total.shape[1])
-    for sums, piece in zip(total.split(rows), left.split(rows), strict=True):
+    for sums, piece in zip(torch.split(total, rows), torch.split(left, rows), strict=True):
         sums.add_(_linear(piece.contiguous(), right))
 
 
@@ -58,7 +59,7 @@ def _is_for_onednn(left: Tensor, right: Tensor) -> bool:
 
 
 def _is_dense(matrix: Tensor) -> bool:
-    """Say whether it is whole rows or whole columns: others oneDNN takes a thousand times as long."""
+    """Say whether it is whole rows or whole columns: for others oneDNN takes seconds."""
     return matrix.is_contiguous() or matrix.t().is_contiguous()
 
 
