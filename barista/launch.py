@@ -43,6 +43,7 @@ FATAL = "fatal: "
 
 _READY_TIMEOUT_S = 30.0
 _REQUEST_TIMEOUT_S = 10.0
+_LOOK_S = 0.02  # between two looks whether a process has ended
 _LOG_LIMIT_BYTES = 32 << 10
 # What a Python worker inherits from Spark and a Barista must not: it would think itself a part of
 # the daemon.
@@ -109,17 +110,23 @@ class Barista(NamedTuple):
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ask it to leave; kill it after `timeout_s`."""
         self.ask_to_stop()
-        with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-            psutil.Process(self.pid).wait(timeout_s)
-        if self.is_alive():
+        if not self._is_gone_within(timeout_s):
             self.kill()
 
     def kill(self) -> None:
         """Kill it, and whatever it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
-            psutil.Process(self.pid).wait(5)
+        self._is_gone_within(5.0)
+
+    def _is_gone_within(self, timeout_s: float) -> bool:
+        """Wait for it to end.  A zombie has: the Python worker that started it may be idle."""
+        until = time.monotonic() + timeout_s
+        while self.is_alive():
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_LOOK_S)
+        return True
 
     def last_lines(self, count: int = 5) -> str:
         """Return the end of its log, for an error message."""

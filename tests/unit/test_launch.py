@@ -70,6 +70,37 @@ def test_a_barista_is_started_found_and_stopped(slot, tmp_path, no_stray_process
     assert slot.find() is None
 
 
+PARENT = """
+import subprocess, sys
+command = [sys.executable, "-c", "input()"]
+child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+print(child.pid, flush=True)
+input()
+child.stdin.close()
+input()
+"""
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("ends", ["by itself", "by the kill"])
+def test_one_whose_parent_does_not_see_its_end_is_not_waited_for(ends):
+    # The Python worker that started a Barista may be idle while another one stops it.
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        pid = int(parent.stdout.readline())
+        barista = launch.Barista(pid, psutil.Process(pid).create_time(), 1, "token", "i", "log")
+        assert barista.is_alive()
+        if ends == "by itself":
+            parent.stdin.write("\n")
+            parent.stdin.flush()
+            barista.stop(600.0)
+        else:
+            barista.stop(0.1)
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        parent.kill()
+
+
 def test_a_barista_says_what_no_restart_can_mend(slot, tmp_path, no_stray_processes):
     config = {"game": "ddq/Snake-v0", "batch_size": 0}
     barista = launch.start(slot, orders(config=config), tmp_path / "barista.log")
