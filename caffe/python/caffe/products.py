@@ -1,9 +1,9 @@
 """Products of matrices, by whichever library is the faster one.
 
-PyTorch leaves products of float32 to MKL, which uses half of the vector units of a processor that
-is not Intel's: 107 GFLOP/s on one core of Zen 5, where oneDNN, which computes the convolutions,
-reaches 240.  So large ones go to oneDNN, by the operator that PyTorch's own compiler uses for
-linear layers.  It takes 10 µs to call, so small ones stay with PyTorch.
+PyTorch leaves products of float32 to MKL, which has no AVX-512 for a processor of AMD's: 107
+GFLOP/s on one core of Zen 5, where oneDNN, which computes the convolutions, reaches 240.  So large
+ones go to oneDNN, by the operator that PyTorch's own compiler uses for linear layers.  It takes
+10 µs to call, so small ones stay with PyTorch.
 """
 
 from __future__ import annotations
