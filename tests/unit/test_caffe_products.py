@@ -80,3 +80,14 @@ def test_without_onednn_all_are_pytorchs(monkeypatch):
     total = torch.zeros(32, 64)
     products.add_product(total, left, right)
     assert torch.equal(total.double(), expected(left, right))
+
+
+def test_pytorchs_compiler_is_left_its_own_products(monkeypatch):
+    # It knows the operator with packed weights only, and gave up a whole net for it.
+    monkeypatch.setattr(products, "_linear", None)
+    left, right = matrix(32, 1024, "rows"), matrix(64, 1024, "rows")
+    compiled = torch.compile(products.product, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(left, right).double(), expected(left, right))
+    total = torch.zeros(32, 64)
+    torch.compile(products.add_product, backend="eager", fullgraph=True)(total, left, right)
+    assert torch.equal(total.double(), expected(left, right))

@@ -50,6 +50,7 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 def _is_for_onednn(left: Tensor, right: Tensor) -> bool:
     return (
         _IS_THERE
+        and not torch.compiler.is_compiling()  # the compiler knows the operator with packed weights
         and left.dtype is torch.float32
         and left.device.type == "cpu"
         and left.numel() * len(right) >= _LARGE
