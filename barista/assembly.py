@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from param_server.best_exchange import BestExchange, best_exchange
 from param_server.client import Client
 from param_server.rehearsal import rehearse
-from param_server.same_host_client import BestExchange, best_exchange
 
 import caffe
 from barista import cores, games, one_net, pipeline
@@ -193,7 +193,7 @@ def build(
 def _exchange(client: Client, config: AgentConfig, *, is_tls: bool) -> Exchange:
     """Return the way to the server: shared memory on its own host, where float32 is wanted."""
     # Rounding to bfloat16 saves bytes on a network, and would only cost something here.
-    exchange = best_exchange(client, lends=True) if config.wire_dtype == "float32" else client
+    exchange = best_exchange(client) if config.wire_dtype == "float32" else client
     if isinstance(exchange, BestExchange) and exchange.is_same_host:
         way = "shared memory"
     else:
@@ -257,6 +257,8 @@ def make_worker(
     if config.replay_to or config.replay_from:
         experience.attach(replay, config, spec, ordinal=ordinal, storage=storage)
     learner = make_learner(nets, config, spec.num_actions)
+    if isinstance(exchange, BestExchange) and isinstance(learner, Learner) and not overlaps:
+        exchange.lend_to(learner.move)
     return Worker(
         actor=Actor(game, nets.act, replay, config, exploring),
         learner=learner,

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Exchange(Protocol):
     """Pull and push, by whatever way.
 
-    A model's `weights` are good until the next request.  They are the float32 [P] that the caller
-    brings, `out`, which is undefined after an error; or lie elsewhere, and `out` is as it was.
+    Weights are read into the float32 [P] that the caller brings, `out`, which is undefined after an
+    error; a model's `weights` are that array, or where they lie already if they need not be copied.
     """
 
     def pull(self, known: tuple[int, int] | None, out: Float32, /) -> Model | None:

@@ -93,6 +93,15 @@ def forward(net: caffe.Net, states: NDArray[Any]) -> None:
         net.forward(end=next(name for name, tops in net.top_names.items() if OUTPUT in tops))
 
 
+def backward(net: caffe.Net, **topdiffs: Any) -> None:
+    """Leave the gradient of a network's last forward pass in its diffs."""
+    if hasattr(net, "backward_afresh"):
+        net.backward_afresh(**topdiffs)
+    else:
+        net.clear_param_diffs()
+        net.backward(**topdiffs)
+
+
 def quantile_values(net: caffe.Net, states: NDArray[Any], num_actions: int) -> Float32:
     """Return the quantiles of all actions: float32 [B, N, A], a copy.
 
@@ -158,8 +167,7 @@ class Learner:
         )
         theta = quantile_values(self._nets.online, batch.states, num_actions)  # [B, N, A]
         result = self._td_result(batch, theta, next_target, next_online)
-        self._nets.online.clear_param_diffs()
-        self._nets.online.backward(Q_out=result.q_diff.reshape(len(theta), -1))
+        backward(self._nets.online, Q_out=result.q_diff.reshape(len(theta), -1))
         self.td_errors = result.td_errors
         q = theta.mean(axis=1)  # [B, A]
         return LearnStats(
@@ -205,6 +213,20 @@ class Learner:
     def set_weights(self, weights: Float32) -> None:
         """Copy flat float32 [P] into the online network, and so into all that share with it."""
         self._parameters.set_weights(weights)
+
+    def move(self, weights: Float32, gradient: Float32) -> bool:
+        """Compute with weights and gradient, float32 [P] each, that lie there from now on.
+
+        What is in them is replaced.  Weights that change there count once `set_weights` is called.
+
+        Returns:
+            Whether it can.
+        """
+        moves = self._parameters.move(weights, gradient)
+        if moves:
+            for net in (self._nets.select, self._nets.act, self._nets.look):
+                net.share_with(self._nets.online)
+        return moves
 
     def set_target_weights(self, weights: Float32) -> None:
         """Copy flat float32 [P] into the target network."""

@@ -16,7 +16,7 @@ from param_server.network import parameters_of
 
 import caffe
 from barista.config import ConfigError
-from barista.learner import DeadUnits, LearnStats, build, fit
+from barista.learner import DeadUnits, LearnStats, backward, build, fit
 from barista.model import INPUT, LOSS, OUTPUT, ModelError
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ class OneNetLearner:
             data = net.blobs[name].data
             data[...] = values.reshape(data.shape)
         net.forward()
-        net.clear_param_diffs()
-        net.backward()
+        backward(net)
         loss = float(net.blobs[LOSS].data.reshape(-1)[0])
         q = net.blobs[OUTPUT].data
         self.td_errors = -len(rows) * net.blobs[OUTPUT].diff.sum(axis=1)

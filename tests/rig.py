@@ -78,14 +78,14 @@ class Stop(threading.Event):
 class Rig:
     """A worker with its store, its exchange and its clock."""
 
-    def __init__(self, model, *, rules=None, overlaps=False, **changes):
+    def __init__(self, model, *, rules=None, overlaps=False, way=Watched, **changes):
         caffe.set_random_seed(0)
         self.config = tiny.config(**{"num_envs": NUM_ENVS, "warmup": 40, **changes})
         self.nets = load_nets(model, batch_size=16, num_envs=NUM_ENVS)
         self.store = tiny.sgd_store(
             self.nets.online, target_period=self.config.target_period, rules=rules
         )
-        self.exchange = Watched(self.store)
+        self.exchange = way(self.store)
         self.game = tiny.Catch(NUM_ENVS, seed=1)
         self.clock = Clock()
         self.stop = Stop(self.clock)
@@ -95,9 +95,10 @@ class Rig:
             n_step=self.config.n_step, gamma=self.config.gamma, rng=drawing,
         )  # fmt: skip
         self.actor = Actor(self.game, self.nets.act, self.replay, self.config, exploring)
+        self.learner = Learner(self.nets, self.config, 3)
         self.worker = Worker(
             actor=self.actor,
-            learner=Learner(self.nets, self.config, 3),
+            learner=self.learner,
             replay=self.replay,
             exchange=self.exchange,
             config=self.config,

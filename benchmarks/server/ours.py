@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from param_server.best_exchange import BestExchange, best_exchange
 from param_server.client import Client
-from param_server.same_host_client import BestExchange, best_exchange
 from param_server.wire import Push
 
 from benchmarks.server.children import UnavailableError

@@ -17,8 +17,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from param_server.best_exchange import BestExchange, best_exchange
 from param_server.client import Client
-from param_server.same_host_client import best_exchange
 from param_server.wire import Push
 
 import caffe
@@ -94,7 +94,9 @@ class _Exchanging:
     """Pushes the newest gradient, pulls, and takes the weights over."""
 
     def __init__(self, client: Client, learner: Learner) -> None:
-        self._exchange, self._learner = best_exchange(client, lends=True), learner
+        self._exchange, self._learner = best_exchange(client), learner
+        if isinstance(self._exchange, BestExchange):
+            self._exchange.lend_to(learner.move)
         self._weights = np.empty_like(learner.flat_gradient)
         model = self._exchange.pull(None, self._weights)
         assert model is not None

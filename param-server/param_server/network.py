@@ -73,6 +73,10 @@ class Parameters(ABC):
     def set_weights(self, values: Float32) -> None:
         """Copy float32 [P] into the net, and so into all that share its parameters."""
 
+    def move(self, weights: Float32, gradient: Float32) -> bool:  # noqa: ARG002
+        """Move weights and gradient into other float32 [P]; return whether they are there now."""
+        return False
+
     @abstractmethod
     def gradient(self) -> Float32:
         """Return the gradient as it is now: always the same array, not to be written to."""
@@ -99,7 +103,11 @@ class _InArenas(Parameters):
         return view
 
     def set_weights(self, values: Float32) -> None:
-        np.copyto(self._net.param_arena, values)
+        self._net.set_params(values)
+
+    def move(self, weights: Float32, gradient: Float32) -> bool:
+        moved: bool = self._net.move_params(weights, gradient)
+        return moved
 
     def gradient(self) -> Float32:
         view: Float32 = self._net.diff_arena

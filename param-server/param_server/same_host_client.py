@@ -1,20 +1,17 @@
-"""The same-host path, worker side, and the choice between it and HTTP.
+"""The same-host path, worker side.
 
 ``SameHostClient`` pushes and pulls by shared memory, as ``Client`` does over HTTP: same arguments,
-same errors.  ``best_exchange`` uses it while it can be reached and HTTP while it cannot.  A push
-may go by both: the server knows it by its sequence.  The other side is ``same_host``, the frames
+same errors; ``best_exchange`` chooses between them.  The other side is ``same_host``, the frames
 are described in docs/same-host.md.
 """
 
 from __future__ import annotations
 
 import io
-import logging
 import os
 import socket
 import threading
-import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -23,29 +20,25 @@ from param_server.channel import Channel, peer_user
 from param_server.errors import (
     BadRequest,
     Crowded,
-    Draining,
-    ParamServerError,
     ServerFailed,
     ServerUnreachable,
     from_problem,
 )
 from param_server.fields import Fields
-from param_server.segment import Segment, is_available, weights_offset
+from param_server.segment import Segment, weights_offset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from param_server.client import Client
     from param_server.payload import Float32
     from param_server.wire import Model, Push, PushAnswer
 
 T = TypeVar("T")
-
-_log = logging.getLogger(__name__)
+#: Told where weights and gradient, float32 [P], may lie from now on; says whether they do.
+Taker: TypeAlias = "Callable[[Float32, Float32], bool]"
 
 _DTYPE = "float32"
 _WELCOME_LIMIT_BYTES = 64 << 10
-_LOOK_AGAIN_S = 5.0  # between two looks for the same-host path of a server that has none
 
 
 class _Line:
@@ -103,8 +96,7 @@ class SameHostClient:
         worker: The worker's name; any request renews its lease.
         layout: The digest of the network expected, or empty.
         timeout_s: For each answer.
-        lends: Whether weights stay in the shared memory, where the next request may change them,
-            and are not copied into the array that a caller brings.
+        taker: See ``lend_to``.
     """
 
     def __init__(
@@ -116,10 +108,10 @@ class SameHostClient:
         worker: str = "",
         layout: str = "",
         timeout_s: float = 30.0,
-        lends: bool = False,
+        taker: Taker | None = None,
     ) -> None:
         self.path = path
-        self._lends = lends
+        self._taker, self._lends = taker, False
         self._hello = wire.encode_header(
             {
                 "kind": "hello",
@@ -143,17 +135,39 @@ class SameHostClient:
         """
         self._request(lambda _line: None)
 
+    def lend_to(self, taker: Taker) -> None:
+        """Lend the shared memory, so that neither gradients nor weights are copied.
+
+        The taker is told at once, if there is a connection, and whenever there is another memory:
+        that of a new connection, or of its own when one has ended.  If it says that it works there,
+        weights that are pulled or come with an answer change there, with no other request, and are
+        no longer in the array that a caller brings.  It is told from within the requests.
+        """
+        with self._lock:
+            self._taker = taker
+            if self._line is not None:
+                self._lend(self._line)
+
     def pull(
         self, known: tuple[int, int] | None = None, out: Float32 | None = None
     ) -> Model | None:
         """Fetch the weights; see ``Client.pull``."""
-        return self._pull("weights", known, out)
+        return self._request(lambda line: self._pulled(line, "weights", known, out))
 
     def pull_target(
         self, known: tuple[int, int] | None = None, out: Float32 | None = None
     ) -> Model | None:
         """Fetch the target weights; see ``Client.pull_target``."""
-        return self._pull("target", known, out)
+
+        def ask(line: _Line) -> Model | None:
+            self._take_back()  # the target comes where the weights lie
+            try:
+                return self._pulled(line, "target", known, out)
+            finally:
+                if self._line is line:
+                    self._lend(line)
+
+        return self._request(ask)
 
     def push(
         self, push: Push, gradient: Float32, out: Float32 | None = None
@@ -162,7 +176,9 @@ class SameHostClient:
 
         def ask(line: _Line) -> tuple[PushAnswer, Model | None]:
             shared = line.memory.gradient
-            np.copyto(shared, _flat(gradient, shared.size))
+            flat = _flat(gradient, shared.size)
+            if not np.may_share_memory(flat, shared):
+                np.copyto(shared, flat)
             header = self._exchange(line, frame)
             if (verdict := _verdict(header)) is not None:
                 return verdict, None
@@ -177,21 +193,16 @@ class SameHostClient:
         with self._lock:
             self._hang_up()
 
-    def _pull(self, which: str, known: tuple[int, int] | None, out: Float32 | None) -> Model | None:
-        def ask(line: _Line) -> Model | None:
-            header = self._exchange(line, frame)
-            _raise_problem(header)
-            if header.get("kind") == "unchanged":
-                return None
-            return self._model(header, line, out)
-
-        frame = wire.encode_header(
-            {"kind": "pull", "dtype": _DTYPE, "which": which, "known": known}
-        )
-        return self._request(ask)
+    def _pulled(
+        self, line: _Line, which: str, known: tuple[int, int] | None, out: Float32 | None
+    ) -> Model | None:
+        fields = {"kind": "pull", "dtype": _DTYPE, "which": which, "known": known}
+        header = self._exchange(line, wire.encode_header(fields))
+        _raise_problem(header)
+        return None if header.get("kind") == "unchanged" else self._model(header, line, out)
 
     def _model(self, header: dict[str, Any], line: _Line, out: Float32 | None) -> Model | None:
-        """Copy the weights out of the shared memory, which the next request may change."""
+        """Copy the weights out of the shared memory, unless somebody works with them there."""
         weights = line.memory.weights
         if out is None:
             return wire.decode_model(header, weights.copy())
@@ -237,131 +248,23 @@ class SameHostClient:
                 self._line = _Line(self.path, self._hello, self._timeout_s)
             except (Crowded, ServerFailed) as error:
                 raise ServerUnreachable(self.path, str(error)) from error
+            self._lend(self._line)
         return self._line
 
     def _hang_up(self) -> None:
         if self._line is not None:
+            self._take_back()  # the server may still write there
             self._line.socket.close()
             self._line = None
 
+    def _lend(self, line: _Line) -> None:
+        if self._taker is not None:
+            self._lends = self._taker(line.memory.weights, line.memory.gradient)
 
-class BestExchange:
-    """Pushes and pulls by shared memory while the server can be reached so, else by HTTP.
-
-    Safe to call from many threads.  A server that is killed or going down is left to the HTTP
-    client, which knows how to wait for one; once it has answered there, it is asked where its
-    socket is.
-
-    Args:
-        client: Talks HTTP to the server.
-        lends: See ``SameHostClient``; for one thread, or many that wait for each other.
-        clock: Says how long ago the same-host path was looked for, in seconds.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        *,
-        lends: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._client, self._lends = client, lends
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._same_host: SameHostClient | None = None
-        self._look_at = clock()
-        self._look_if_due()
-
-    @property
-    def is_same_host(self) -> bool:
-        """Whether the next request goes by shared memory."""
-        return self._same_host is not None
-
-    def pull(
-        self, known: tuple[int, int] | None = None, out: Float32 | None = None
-    ) -> Model | None:
-        """See ``Client.pull``."""
-        return self._ask(lambda way: way.pull(known, out))
-
-    def pull_target(
-        self, known: tuple[int, int] | None = None, out: Float32 | None = None
-    ) -> Model | None:
-        """See ``Client.pull_target``."""
-        return self._ask(lambda way: way.pull_target(known, out))
-
-    def push(
-        self, push: Push, gradient: Float32, out: Float32 | None = None
-    ) -> tuple[PushAnswer, Model | None]:
-        """See ``Client.push``.  One whose answer was lost is repeated under its sequence."""
-        return self._ask(lambda way: way.push(push, gradient, out))
-
-    def leave(self, worker: str, incarnation: str) -> object:
-        """See ``Client.leave``."""
-        return self._client.leave(worker, incarnation)
-
-    def close(self) -> None:
-        """Close the shared connection and this thread's; the next request opens others."""
-        with self._lock:
-            if self._same_host is not None:
-                self._same_host.close()
-        self._client.close()
-
-    def _ask(self, ask: Callable[[Client | SameHostClient], T]) -> T:
-        same_host = self._same_host
-        if same_host is not None:
-            try:
-                return ask(same_host)
-            except (ServerUnreachable, Draining) as error:
-                _log.info("%s; using HTTP", error)
-                self._leave(same_host)
-        answer = ask(self._client)
-        self._look_if_due()  # now that it is there
-        return answer
-
-    def _leave(self, same_host: SameHostClient) -> None:
-        with self._lock:
-            same_host.close()
-            if self._same_host is same_host:
-                self._same_host = None
-                self._look_at = self._clock()
-
-    def _look_if_due(self) -> None:
-        with self._lock:
-            if self._same_host is None and self._clock() >= self._look_at:
-                self._look_at = self._clock() + _LOOK_AGAIN_S
-                self._same_host = self._found()
-
-    def _found(self) -> SameHostClient | None:
-        """Ask the server for its socket, and connect."""
-        try:
-            prototxt = self._client.prototxt()
-            if not prototxt.same_host:
-                return None
-            same_host = SameHostClient(
-                prototxt.same_host,
-                self._client.token,
-                run=self._client.run,
-                worker=self._client.worker,
-                layout=prototxt.layout.digest,
-                timeout_s=self._client.timeout_s,
-                lends=self._lends,
-            )
-            same_host.connect()
-        except ParamServerError as error:
-            _log.info("using HTTP: %s", error)
-            return None
-        _log.info("using shared memory: %s", same_host.path)
-        return same_host
-
-
-def best_exchange(client: Client, *, lends: bool = False) -> Client | BestExchange:
-    """Return the fastest way to a client's server.
-
-    ``DDQ_SAME_HOST=0``, or a system without sealed memory, leaves HTTP.
-    """
-    if not is_available() or os.environ.get("DDQ_SAME_HOST") == "0":
-        return client
-    return BestExchange(client, lends=lends)
+    def _take_back(self) -> None:
+        if self._lends and self._taker is not None and self._line is not None:
+            self._lends = False
+            self._taker(*np.empty((2, self._line.memory.weights.size), np.float32))
 
 
 def _require_our_user(connection: socket.socket) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from param_server.best_exchange import BestExchange
 from param_server.client import Client
 from param_server.errors import EpochChanged
 from param_server.launch import start_embedded
-from param_server.same_host_client import BestExchange
 from param_server.wire import Push
 
 from tests import tiny

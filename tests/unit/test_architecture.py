@@ -27,6 +27,7 @@ CLIENT_SIDE = {
     for name in (
         "client",
         "same_host_client",
+        "best_exchange",
         "network",
         "rehearsal",
         "wire",

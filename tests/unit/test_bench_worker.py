@@ -142,7 +142,11 @@ def test_a_process_that_ends_between_two_looks_is_not_missed():
 
 
 def test_all_below_a_process_is_ended():
-    outer = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'input()'])\ninput()"
+    outer = (  # the child is named: one that is forgotten would be waited for
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'input()'])\n"
+        "input()"
+    )
     with subprocess.Popen([sys.executable, "-c", outer], stdin=subprocess.PIPE) as process:
         while not (below := psutil.Process(process.pid).children()):
             os.sched_yield()

@@ -97,3 +97,47 @@ def test_another_storage_is_nobodys_view():
 def test_what_does_not_fit_into_the_memory_is_refused():
     with pytest.raises(CaffeError, match="do not fit"):
         Storage(1 << 60)
+
+
+@pytest.mark.usefixtures("mirrored")
+def test_halves_are_made_anew_unless_values_are_held():
+    storage = Storage(6)
+    values, others = Memory(storage, (2,)), Memory(storage, (2, 2))
+    others.lie_in(storage, (2, 2), start=2)
+    values.numpy()[...] = 3
+    first = values.half()
+    assert (first.dtype, first.tolist()) == (torch.bfloat16, [3, 3])
+    values.numpy()[...] = 4
+    assert values.half(anew=False).tolist() == [3, 3]  # as it was made last
+    assert values.half().tolist() == [4, 4]
+    storage.flat[...] = 5
+    assert others.half(anew=False).tolist() == [[5, 5], [5, 5]]  # none was made before
+    storage.hold()
+    assert values.half().tolist() == [5, 5]
+    storage.flat[...] = 6  # a promise broken: not seen
+    assert values.half().tolist() == [5, 5]
+    storage.hold()
+    assert values.half(anew=False).tolist() == [6, 6]
+    assert others.half().tolist() == [[6, 6], [6, 6]]
+    assert values.half() is first  # the same memory
+    storage.release()
+    storage.flat[...] = 7
+    assert values.half().tolist() == [7, 7]
+
+
+def test_values_are_no_longer_held_once_numpy_may_write_them():
+    storage = Storage(2)
+    values = Memory(storage, (2,))
+    values.half()
+    storage.hold()
+    values.numpy()[...] = 8
+    assert values.half().tolist() == [8, 8]
+
+
+def test_storage_lies_in_an_array_that_is_given():
+    given = np.arange(4, dtype=np.float32)
+    storage = Storage(4, given)
+    Memory(storage, (4,)).tensor.mul_(2)
+    assert given.tolist() == [0, 2, 4, 6]
+    given[...] = 1
+    assert storage.host.tolist() == [1] * 4

@@ -190,3 +190,134 @@ def test_gradients_of_shared_parameters_add_up():
 def test_an_empty_range_of_layers_is_refused():
     with pytest.raises(caffe.CaffeError, match="has 0"):
         build("").forward()
+
+
+# -- parameters that are set, and gradients that are written over
+
+LARGE_NET = """
+layer { name: "state" type: "Input" top: "state"
+  input_param { shape { dim: 2 dim: 1 dim: 8 dim: 8 } } }
+layer { name: "conv" type: "Convolution" bottom: "state" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "xavier" } } }
+layer { name: "relu1" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "fc1" type: "InnerProduct" bottom: "conv" top: "fc1"
+  inner_product_param { num_output: 9 TRANSPOSE weight_filler { type: "xavier" } } }
+layer { name: "relu2" type: "ReLU" bottom: "fc1" top: "fc1" }
+layer { name: "fc2" type: "InnerProduct" bottom: "fc1" top: "fc2" PARAM
+  inner_product_param { num_output: 9 TRANSPOSE weight_filler { type: "xavier" } } }
+layer { name: "fc3" type: "InnerProduct" bottom: "fc2" top: "fc3" PARAM
+  inner_product_param { num_output: 9 TRANSPOSE weight_filler { type: "xavier" } } }
+layer { name: "q" type: "InnerProduct" bottom: "fc3" top: "Q_out" loss_weight: 1
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+"""
+NETS = {
+    "plain": {"PARAM": "", "TRANSPOSE": ""},
+    "transposed": {"PARAM": "", "TRANSPOSE": "transpose: true"},
+    "shared": {"PARAM": 'param { name: "w" }', "TRANSPOSE": ""},
+    "frozen": {"PARAM": "param { lr_mult: 0 } param { lr_mult: 0 }", "TRANSPOSE": ""},
+}
+
+
+def large_net(name="plain"):
+    text = LARGE_NET
+    for place, option in NETS[name].items():
+        text = text.replace(place, option)
+    return build(text)
+
+
+@pytest.fixture
+def precision(request):
+    caffe.set_precision(request.param)
+    yield request.param
+    caffe.set_precision("float32")
+
+
+def run(net, rng):
+    net.forward(state=rng.normal(size=(2, 1, 8, 8)))
+    return rng.normal(size=(2, 3))
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("precision", ["float32", "bf16", "bf16-all"], indirect=True)
+@pytest.mark.usefixtures("precision")
+def test_backward_afresh_is_clearing_and_backward(name):
+    one, other = (large_net(name) for _ in range(2))
+    other.share_with(one)
+    for seed in range(3):
+        one.diff_arena[...] = np.nan
+        one.backward_afresh(Q_out=run(one, np.random.default_rng(seed)))
+        diff = run(other, np.random.default_rng(seed))
+        other.clear_param_diffs()
+        other.backward(Q_out=diff)
+        assert np.array_equal(one.diff_arena, other.diff_arena)
+        assert np.abs(one.diff_arena).max() > 0
+        one.backward(Q_out=diff)  # which adds, as ever
+        np.testing.assert_allclose(one.diff_arena, 2 * other.diff_arena, rtol=1e-5, atol=1e-6)
+
+
+def test_backward_afresh_clears_what_no_backward_reaches():
+    net = q_net(weight="")
+    net.diff_arena[...] = 7
+    net.backward_afresh(Q_out=DIFF)
+    assert not net.diff_arena.any()
+
+
+def test_backward_afresh_starts_at_what_the_blobs_hold():
+    net, other = q_net(), q_net()
+    other.param_arena[...] = net.param_arena
+    other.forward()
+    for each in (net, other):
+        each.blobs["Q_out"].diff[...] = DIFF
+    net.backward()
+    other.backward_afresh()
+    assert np.array_equal(net.diff_arena, other.diff_arena)
+    assert net.diff_arena.any()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "bf16-all"], indirect=True)
+@pytest.mark.usefixtures("precision")
+def test_parameters_that_were_set_are_those_of_all_nets_that_share_them():
+    net, acting, fresh = (large_net() for _ in range(3))
+    acting.share_with(net)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        values = rng.normal(size=net.param_arena.size).astype(np.float32)
+        net.set_params(values)
+        fresh.param_arena[...] = values
+        state = rng.normal(size=(2, 1, 8, 8))
+        expected = fresh.forward(state=state)["Q_out"].copy()
+        for each in (acting, net, net):
+            assert np.array_equal(each.forward(state=state)["Q_out"], expected)
+    acting.params["fc1"][0].data[...] = 0  # NumPy may write at any time once it was given a view
+    fresh.params["fc1"][0].data[...] = 0
+    assert np.array_equal(net.forward(state=state)["Q_out"], fresh.forward(state=state)["Q_out"])
+
+
+@pytest.mark.parametrize("name", ["plain", "shared"])
+@pytest.mark.parametrize("precision", ["float32", "bf16-all"], indirect=True)
+@pytest.mark.usefixtures("precision")
+def test_parameters_move_into_memory_of_the_callers(name):
+    net, twin = large_net(name), large_net(name)
+    twin.param_arena[...] = net.param_arena
+    rng = np.random.default_rng(0)
+    net.backward_afresh(Q_out=run(net, rng))
+    before, gradient = net.param_arena.copy(), net.diff_arena.copy()
+    values, diffs = np.full((2, before.size), 9, np.float32)
+    assert net.move_params(values, diffs)
+    assert np.array_equal(values, before)
+    assert np.array_equal(diffs, gradient)
+    values[...] = twin.param_arena[...] = rng.normal(size=values.size)
+    net.set_params(values)
+    for each in (net, twin):
+        each.backward_afresh(Q_out=run(each, np.random.default_rng(1)))
+    assert np.array_equal(diffs, twin.diff_arena)
+    assert not np.array_equal(diffs, gradient)
+    assert net.params["fc1"][0].data.base is not None
+    assert np.may_share_memory(net.params["fc1"][0].data, values)
+
+
+def test_parameters_stay_where_some_are_frozen():
+    net = large_net("frozen")
+    values, diffs = np.zeros((2, net.param_arena.size), np.float32)
+    assert not net.move_params(values, diffs)
+    assert not np.may_share_memory(net.param_arena, values)

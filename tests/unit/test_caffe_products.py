@@ -36,15 +36,18 @@ def test_products_are_exact_however_matrices_lie(shape, lefts, rights):
     assert torch.equal(products.product(left, right, bias).double(), expected(left, right, bias))
     total = matrix(rows, columns, "rows")
     sums = total.double() + expected(left, right)
-    products.add_product(total, left, right)
+    products.put_product(left, right, total, adds=True)
     assert torch.equal(total.double(), sums)
+    total = torch.full((rows, columns), torch.nan)
+    products.put_product(left, right, total, adds=False)
+    assert torch.equal(total.double(), expected(left, right))
 
 
 def test_factors_and_bias_stay_as_they_are():
     left, right, bias = matrix(32, 1024, "rows"), matrix(64, 1024, "rows"), torch.ones(64)
     kept = [tensor.clone() for tensor in (left, right, bias)]
     products.product(left, right, bias)
-    products.add_product(torch.zeros(32, 64), left, right)
+    products.put_product(left, right, torch.zeros(32, 64), adds=True)
     assert all(map(torch.equal, (left, right, bias), kept))
 
 
@@ -66,9 +69,8 @@ def test_large_ones_are_onednns_where_it_is(monkeypatch):
     left, right = matrix(32, 1024, "rows"), matrix(64, 1024, "rows")
     products.product(left, right)
     assert sizes == ([64] if products._IS_THERE else [])  # the smaller one second
-    products.add_product(
-        torch.zeros(600, 3000), matrix(600, 32, "columns"), matrix(3000, 32, "rows")
-    )
+    left, right = matrix(600, 32, "columns"), matrix(3000, 32, "rows")
+    products.put_product(left, right, torch.zeros(600, 3000), adds=True)
     assert sizes == ([64, 349, 251] if products._IS_THERE else [])  # in pieces
 
 
@@ -78,7 +80,7 @@ def test_without_onednn_all_are_pytorchs(monkeypatch):
     left, right = matrix(32, 1024, "rows"), matrix(64, 1024, "rows")
     assert torch.equal(products.product(left, right).double(), expected(left, right))
     total = torch.zeros(32, 64)
-    products.add_product(total, left, right)
+    products.put_product(left, right, total, adds=True)
     assert torch.equal(total.double(), expected(left, right))
 
 
@@ -89,5 +91,6 @@ def test_pytorchs_compiler_is_left_its_own_products(monkeypatch):
     compiled = torch.compile(products.product, backend="eager", fullgraph=True)
     assert torch.equal(compiled(left, right).double(), expected(left, right))
     total = torch.zeros(32, 64)
-    torch.compile(products.add_product, backend="eager", fullgraph=True)(total, left, right)
+    put = torch.compile(products.put_product, backend="eager", fullgraph=True)
+    put(left, right, total, adds=False)
     assert torch.equal(total.double(), expected(left, right))

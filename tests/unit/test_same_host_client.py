@@ -1,4 +1,4 @@
-"""The worker's side of the same-host path, and when it is chosen over HTTP."""
+"""The worker's side of the same-host path."""
 
 import io
 import os
@@ -8,20 +8,18 @@ import threading
 import numpy as np
 import pytest
 from param_server import segment, wire
-from param_server.client import Client
 from param_server.errors import (
     BadRequest,
-    Draining,
     ParamServerError,
     ServerFailed,
     ServerUnreachable,
 )
 from param_server.same_host import Limits
-from param_server.same_host_client import BestExchange, SameHostClient, best_exchange
+from param_server.same_host_client import SameHostClient
 
 from tests.same_host_rig import frame, sharing
-from tests.server_rig import TOKEN, make_service, running
-from tests.store_rig import EPOCH, Clock, make_push, make_store, ones
+from tests.server_rig import TOKEN, make_service
+from tests.store_rig import EPOCH, make_push, make_store, ones
 
 
 @pytest.fixture
@@ -157,131 +155,6 @@ def test_threads_take_turns_on_one_connection(store):
         client.close()
 
 
-# -- the choice between shared memory and HTTP
-
-
-@pytest.fixture
-def service(store, monkeypatch):
-    monkeypatch.delenv("DDQ_SAME_HOST", raising=False)
-    with running(store) as service:
-        yield service
-
-
-@pytest.fixture
-def http(service):
-    client = Client(service.server.address, TOKEN, run="r1", worker="w0", retry_s=0)
-    yield client
-    client.close()
-
-
-def test_shared_memory_is_used_where_it_can_be(service, http):
-    with sharing(service) as server:
-        exchange = best_exchange(http)
-        assert exchange.is_same_host
-        out = np.empty(8, np.float32)
-        assert exchange.push(make_push(want_model=True), ones(), out)[1].weights is out
-        assert exchange.pull((EPOCH, 1), out) is None
-        assert exchange.pull_target((EPOCH, 1), out).version == 1
-        assert server._connections.count()[1] == 1
-        exchange.close()
-
-
-def test_weights_may_stay_in_shared_memory_until_the_next_request(service, http):
-    with sharing(service) as server:
-        exchange = best_exchange(http, lends=True)
-        out = np.full(8, 99, np.float32)
-        first = exchange.push(make_push(want_model=True), ones(), out)[1].weights
-        assert np.array_equal(first, ones(value=0))
-        own = exchange.pull().weights  # without an array it is the caller's for good
-        second = exchange.push(make_push(2, version=1, want_model=True), ones(), out)[1].weights
-        assert np.array_equal(second, ones(value=-1))
-        assert np.array_equal(first, second)  # the same memory
-        assert np.array_equal(own, ones(value=0))
-        assert np.all(out == 99)
-        with pytest.raises(BadRequest, match="room for 3 values"):
-            exchange.pull(None, np.empty(3, np.float32))
-        server.close()
-        assert exchange.pull(None, out).weights is out  # by HTTP
-        assert np.array_equal(second, ones(value=-1))  # lent memory outlives its connection
-        exchange.close()
-
-
-def test_http_is_used_where_the_environment_says_so(service, http, monkeypatch):
-    monkeypatch.setenv("DDQ_SAME_HOST", "0")
-    with sharing(service):
-        assert best_exchange(http) is http
-
-
-@pytest.mark.parametrize("path", ["", "/nowhere/5500-0.sock", "x" * 200])
-def test_http_is_used_where_there_is_no_socket(service, http, path):
-    service.prototxt["same_host"] = path
-    exchange = BestExchange(http)
-    assert not exchange.is_same_host
-    assert exchange.pull().version == 0
-
-
-def test_http_is_used_where_the_socket_is_another_server_s(service, http):
-    """Its token differs; with the same token, its path would: no two servers share one."""
-    other = make_service(make_store())
-    with sharing(service), sharing(other) as server:
-        other.access = type(other.access)("another", host="127.0.0.1", port=1)
-        service.prototxt["same_host"] = str(server.path)
-        exchange = BestExchange(http)
-        assert not exchange.is_same_host
-        assert exchange.pull().version == 0
-
-
-def test_a_path_that_goes_is_left_for_http_and_one_that_comes_is_found(service, http, store):
-    clock = Clock()
-    with sharing(service):
-        exchange = BestExchange(http, clock=clock)
-        assert exchange.push(make_push(1), ones())[0].status == "applied"
-    assert exchange.push(make_push(2), ones())[0].status == "applied"
-    assert not exchange.is_same_host
-    with sharing(service):
-        exchange.pull()
-        assert not exchange.is_same_host  # it was looked for a moment ago
-        clock.now += 60
-        exchange.pull()
-        assert exchange.is_same_host
-        answer, _ = exchange.push(make_push(2), ones())  # a repeat, by the other way
-        assert answer.status == "duplicate"
-        assert store.version == 2
-        exchange.close()
-
-
-def test_the_path_of_a_new_life_is_found_with_the_first_answer(service, http):
-    clock = Clock()
-    with sharing(service) as first:
-        exchange = BestExchange(http, clock=clock)
-        first.close()
-        with sharing(service):
-            assert exchange.push(make_push(1), ones())[0].status == "applied"
-            assert exchange.is_same_host
-            exchange.close()
-
-
-def test_draining_is_left_to_http_which_knows_how_to_wait(service, store):
-    slept = []
-    http = Client(service.server.address, TOKEN, retry_s=0.01, sleep=slept.append)
-    with sharing(service):
-        exchange = BestExchange(http)
-        store.close()
-        with pytest.raises(Draining):
-            exchange.push(make_push(), ones())
-        assert slept
-        exchange.close()
-
-
-def test_refusals_of_the_store_do_not_change_the_way(service, http):
-    with sharing(service):
-        exchange = BestExchange(http)
-        with pytest.raises(ParamServerError):
-            exchange.push(make_push(epoch=EPOCH + 1), ones())
-        assert exchange.is_same_host
-        exchange.close()
-
-
 def test_hello_holds_what_the_protocol_says():
     client = SameHostClient("path", "secret", run="r", worker="w", layout="l")
     header, rest = wire.read_header(io.BytesIO(client._hello), len(client._hello))
@@ -290,3 +163,109 @@ def test_hello_holds_what_the_protocol_says():
         "kind": "hello", "dtype": "float32", "token": "secret", "run": "r", "worker": "w",
         "layout": "l",
     }  # fmt: skip
+
+
+# -- lending
+
+
+class Learner:
+    """Works with weights and gradient where it is told to, keeping what they are."""
+
+    def __init__(self, *, moves=True):
+        self.moves = moves
+        self.weights, self.gradient = np.full((2, 8), 7, np.float32)
+        self.times_told = 0
+
+    def take(self, weights, gradient):
+        self.times_told += 1
+        if self.moves:
+            weights[...], gradient[...] = self.weights, self.gradient
+            self.weights, self.gradient = weights, gradient
+        return self.moves
+
+
+@pytest.fixture
+def connect(store):
+    clients = []
+    with sharing(make_service(store)) as server:
+
+        def connect():
+            clients.append(SameHostClient(str(server.path), TOKEN, run="r1", worker="w0"))
+            return clients[-1]
+
+        yield connect
+        for client in clients:
+            client.close()
+
+
+@pytest.fixture
+def out():
+    return np.full(8, 99, np.float32)
+
+
+def test_lent_memory_is_written_to_and_read_by_the_server_itself(connect, store, out):
+    client, learner = connect(), Learner()
+    client.lend_to(learner.take)
+    pulled = client.pull(None, out)
+    assert pulled.weights is learner.weights
+    assert np.all(out == 99)
+    assert np.array_equal(learner.weights, ones())
+    learner.gradient[...] = 1
+    answer, model = client.push(make_push(want_model=True), learner.gradient, out)
+    assert (answer.status, store.version) == ("applied", 1)
+    assert model.weights is learner.weights
+    assert np.array_equal(learner.weights, ones(value=0))
+    assert np.array_equal(client.pull().weights, ones(value=0))  # the caller's own for good
+    assert learner.times_told == 1
+
+
+def test_gradient_from_elsewhere_goes_into_lent_memory(connect, store, out):
+    client, learner = connect(), Learner()
+    client.lend_to(learner.take)
+    client.push(make_push(), ones(), out)
+    assert store.version == 1
+    assert np.array_equal(learner.gradient, ones())
+
+
+def test_pulling_a_target_leaves_lent_weights_alone(connect, out):
+    client, learner = connect(), Learner()
+    client.connect()
+    client.lend_to(learner.take)
+    client.push(make_push(), ones(), out)
+    learner.weights[...] = 5
+    lent = learner.weights
+    assert client.pull_target(None, out).weights is out
+    assert np.array_equal(out, ones())
+    assert np.array_equal(learner.weights, ones(value=5))
+    assert np.may_share_memory(learner.weights, lent)
+
+
+def test_who_loses_its_connection_keeps_what_it_has_where_no_server_writes(connect, out):
+    client, learner = connect(), Learner()
+    client.lend_to(learner.take)
+    client.pull(None, out)
+    lent = learner.weights
+    client.close()
+    assert np.array_equal(learner.weights, ones())
+    assert not np.may_share_memory(learner.weights, lent)
+    assert client.pull((EPOCH, 0), out) is None  # on a new connection
+    assert np.array_equal(learner.weights, ones())
+    learner.gradient[...] = 1
+    client.push(make_push(want_model=True), learner.gradient, out)
+    assert np.array_equal(learner.weights, ones(value=0))
+
+
+def test_who_cannot_work_there_gets_copies(connect, out):
+    client, learner = connect(), Learner(moves=False)
+    client.lend_to(learner.take)
+    assert client.pull(None, out).weights is out
+    assert client.push(make_push(want_model=True), ones(), out)[1].weights is out
+    client.close()
+    assert learner.times_told == 1
+
+
+def test_room_of_another_size_is_refused_although_nothing_would_be_copied(connect):
+    client, learner = connect(), Learner()
+    client.lend_to(learner.take)
+    with pytest.raises(BadRequest, match="room for 3 values"):
+        client.pull(None, np.empty(3, np.float32))

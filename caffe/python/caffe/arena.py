@@ -57,7 +57,8 @@ class Arena:
 
     @property
     def data(self) -> torch.Tensor:
-        """All values, flat, where the engine computes."""
+        """All values, flat, where the engine computes: to be read or written."""
+        self.values.release()
         return self.values.flat
 
     @property
@@ -77,6 +78,15 @@ class Arena:
 
     def adopt(self, other: Arena) -> None:
         """Lay the values, not the gradients, into the memory of an arena of the same layout."""
-        self.values = other.values
+        self._lie_in(other.values, self.gradients)
+
+    def move(self, values: Storage, gradients: Storage) -> None:
+        """Move values and gradients into other memory of the same size."""
+        values.flat.copy_(self.data)
+        gradients.flat.copy_(self.diff)
+        self._lie_in(values, gradients)
+
+    def _lie_in(self, values: Storage, gradients: Storage) -> None:
+        self.values, self.gradients = values, gradients
         for parameter, span in zip(self.parameters, self.spans, strict=True):
-            parameter.blob.bind(self.values, self.gradients, span.start)
+            parameter.blob.bind(values, gradients, span.start)

@@ -39,21 +39,29 @@ def is_mirrored(flat: torch.Tensor) -> bool:
 class Storage:
     """Flat float32 memory of zeros; much of it takes up none until it is written to.
 
+    Args:
+        count: How many values.
+        given: So many in an array of the caller's, to lie there and keep what they are.
+
     Raises:
         CaffeError: If there is not so much.
     """
 
-    __slots__ = ("_flat", "_host", "_host_is_newer", "is_mirrored")
+    __slots__ = ("_flat", "_halves", "_holds", "_host", "_host_is_newer", "is_mirrored")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, given: NDArray[np.float32] | None = None) -> None:
         try:
-            if count > _LARGE and device.current() == device.CPU:
+            if given is not None:
+                flat = torch.from_numpy(given)
+            elif count > _LARGE and device.current() == device.CPU:
                 flat = torch.from_numpy(np.zeros(count, _numpy_dtype()))
             else:
                 flat = torch.zeros(count, device=device.current())
         except (MemoryError, RuntimeError):
             raise CaffeError(f"{4 * count} bytes do not fit into the memory") from None
         self._flat = flat
+        self._halves: dict[tuple[int, torch.Size], torch.Tensor] = {}
+        self._holds = False
         self._host: torch.Tensor | None = None
         self._host_is_newer = False
         self.is_mirrored = is_mirrored(flat)
@@ -81,6 +89,34 @@ class Storage:
             self._host.copy_(self._flat)
             self._host_is_newer = True
         return self._host
+
+    # -- copies in bfloat16, in memory that is kept: allocating it costs more than the conversion
+
+    def half(self, start: int, values: torch.Tensor, *, anew: bool) -> torch.Tensor:
+        """Return a copy in bfloat16 of the values here that begin at `start`.
+
+        It may be the one made last where it need not be made anew, or values are held: see `hold`.
+        """
+        key = start, values.shape
+        kept = self._halves.get(key)
+        if kept is None:
+            kept = self._halves[key] = torch.empty_like(values, dtype=torch.bfloat16)
+        elif self._holds or not anew:
+            return kept
+        return kept.copy_(values)
+
+    def hold(self) -> None:
+        """Take it that the values, perhaps new ones, change no more until the next call.
+
+        Copies in bfloat16 are then made here, once for many passes of many nets.
+        """
+        for (start, shape), half in self._halves.items():
+            half.copy_(self.flat[start : start + shape.numel()].view(shape))
+        self._holds = True
+
+    def release(self) -> None:
+        """Take it that values may change at any time, as if nobody had called `hold`."""
+        self._holds = False
 
 
 def _numpy_dtype() -> str:
@@ -135,9 +171,14 @@ class Memory:
             self.settle()
         return self._tensor
 
+    def half(self, *, anew: bool = True) -> torch.Tensor:
+        """The values in bfloat16 and Caffe's layout: a copy, or if not `anew` that made last."""
+        return self.storage.half(self.start, self.tensor, anew=anew)
+
     def numpy(self) -> NDArray[np.float32]:
         """The values in Caffe's layout, as a live view."""
         self._viewed = True
+        self.storage.release()
         self.settle()
         view: NDArray[np.float32]
         view = (self._part(self.storage.host) if self.storage.is_mirrored else self._tensor).numpy()

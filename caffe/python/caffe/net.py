@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from caffe import device
@@ -16,12 +17,13 @@ from caffe.construction import Construction
 from caffe.cuda_graph import Recording, is_recordable
 from caffe.errors import CaffeError
 from caffe.fusion import convolutions, fuse
+from caffe.layers.inner_product import InnerProduct
+from caffe.memory import Storage
 from caffe.tuning import Tuner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from caffe.blob import Blob
@@ -55,6 +57,7 @@ class Network(Construction):
         ]
         self._joined_forward = compiled(self._run_joined)
         self._joined_backward = compiled(lambda: self._run_back(len(self.layers) - 1, 0))
+        self._overwriting = self._can_overwrite()
         self._tune_anew()
         self._stale = False
 
@@ -146,6 +149,39 @@ class Network(Construction):
             else:
                 self._run_back(start, end)
 
+    def run_backward_afresh(self) -> None:
+        """Clear the parameters' gradients, then run all layers backward.
+
+        The large ones are not cleared, but written over.
+        """
+        writing = [each for each in self._overwriting if each[1].wants_gradient(0)]
+        start, gradients = 0, self.arena.diff
+        for span, layer in writing:
+            gradients[start : span.start].zero_()
+            start = span.stop
+            layer.overwrites = True
+        gradients[start:].zero_()
+        try:
+            self.run_backward(len(self.layers) - 1, 0)
+        finally:
+            for _, layer in writing:
+                layer.overwrites = False
+
+    def _can_overwrite(self) -> list[tuple[slice, InnerProduct]]:
+        """Return the layers that alone write the gradient of their weight, and its span."""
+        if self._device != device.CPU:  # recorded passes are always the same
+            return []
+        shared = {id(blob) for pair in self.shared for blob in pair}
+        arena = self.arena
+        spans = {id(p.blob): span for p, span in zip(arena.parameters, arena.spans, strict=True)}
+        found = [
+            (spans[id(layer.blobs[0])], layer)
+            for layer, needs_backward in zip(self.layers, self._layer_needs_backward, strict=True)
+            if isinstance(layer, InnerProduct) and needs_backward
+            if id(layer.blobs[0]) not in shared
+        ]
+        return sorted(found, key=lambda each: each[0].start)
+
     def _run_back(self, start: int, end: int) -> None:
         before, after = self._hooks["before_backward"], self._hooks["after_backward"]
         for i in range(start, end - 1, -1):
@@ -180,9 +216,41 @@ class Network(Construction):
         """Set the gradients of all parameters to zero."""
         self.arena.diff.zero_()
 
+    def set_params(self, values: NDArray[np.float32]) -> None:
+        """Copy values into the learnable parameters, flat; nothing is copied onto itself.
+
+        Nothing else may write to them until the next call: what passes need of them, such as
+        copies in bfloat16, is made here.
+        """
+        own = self.param_arena
+        if not np.may_share_memory(own, values):
+            np.copyto(own, values)
+        self.arena.values.hold()
+
+    def move_params(self, values: NDArray[np.float32], diffs: NDArray[np.float32]) -> bool:
+        """Move the learnable parameters and their gradients into arrays of the caller's.
+
+        Nets that share the parameters stay with the old ones until `share_with` is called again.
+
+        Args:
+            values: float32 [P], contiguous.
+            diffs: The same.
+
+        Returns:
+            Whether they are there now: they stay if some are frozen, or a GPU computes.
+        """
+        arena = self.arena
+        if arena.values.is_mirrored or len(arena.values) != arena.num_learnable:
+            return False
+        arena.move(*(Storage(given.size, given) for given in (values, diffs)))
+        for blob, owner in self.shared:
+            arena.share(blob, owner)
+        return True
+
     @property
     def param_arena(self) -> NDArray[np.float32]:
         """The learnable parameters, flat, in the order of the prototxt: a live view."""
+        self.arena.values.release()
         view: NDArray[np.float32] = self.arena.values.host[: self.arena.num_learnable].numpy()
         return view
 

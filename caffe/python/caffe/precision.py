@@ -14,16 +14,10 @@ Parameters, their gradients and blobs are float32 always.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import torch
 
 from caffe.errors import CaffeError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
 
 _PRECISIONS = ("float32", "tf32", "bf16", "bf16-all")
 
@@ -58,32 +52,6 @@ def computes_bf16() -> bool:
 def keeps_signs() -> bool:
     """Return whether nets that learn run their convolutions forward in float32 all the same."""
     return _Settings.name == "bf16"
-
-
-class HalfCopies:
-    """Copies of a layer's tensors in bfloat16, in memory that is kept from pass to pass.
-
-    Megabytes that are allocated anew every time cost more than the conversion does.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
-
-    def room(self, name: str, shape: Sequence[int]) -> Tensor:
-        """Return the memory of this name, of this shape; its values are of the last use."""
-        kept = self._kept.get(name)
-        if kept is None or kept.shape != tuple(shape):
-            kept = self._kept[name] = torch.empty(tuple(shape), dtype=torch.bfloat16)
-        return kept
-
-    def of(self, name: str, values: Tensor) -> Tensor:
-        """Return a copy of the values, good until the name's next use."""
-        return self.room(name, values.shape).copy_(values)
-
-    def last(self, name: str, values: Tensor) -> Tensor:
-        """Return the copy that was made last; of these values, if there is none."""
-        kept = self._kept.get(name)
-        return self.of(name, values) if kept is None else kept
 
 
 def set_num_threads(count: int) -> None:

@@ -37,14 +37,22 @@ def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
     return _linear(left, right, bias)
 
 
-def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add [M, K] · [N, K]ᵀ to a matrix [M, N]; otherwise as `product`."""
+def put_product(left: Tensor, right: Tensor, total: Tensor, *, adds: bool) -> None:
+    """Set a matrix [M, N] to [M, K] · [N, K]ᵀ, or add to it; otherwise as `product`."""
     if not _is_for_onednn(left, right):
-        total.addmm_(left, right.t())
+        total.addmm_(left, right.t(), beta=1.0 if adds else 0.0)
         return
     rows = max(1, _PIECE // total.shape[1])
     for sums, piece in zip(torch.split(total, rows), torch.split(left, rows), strict=True):
-        sums.add_(_linear(piece.contiguous(), right))
+        put(_linear(piece.contiguous(), right), sums, adds=adds)
+
+
+def put(values: Tensor, total: Tensor, *, adds: bool) -> None:
+    """Set a tensor to values, or add them to it."""
+    if adds:
+        total.add_(values)
+    else:
+        total.copy_(values)
 
 
 def _is_for_onednn(left: Tensor, right: Tensor) -> bool:

@@ -192,7 +192,7 @@ class BaseConvolution(Windowed):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Write the tops' data."""
-        weight, bias = self._parameters(half=self._forward_is_half)
+        weight, bias = self._parameters(half=self._forward_is_half, anew=True)
         for below, above in zip(bottom, top, strict=True):
             above.values.forget()
             x, scale = below.values.newest_scaled()
@@ -202,13 +202,11 @@ class BaseConvolution(Windowed):
                 y.clamp_min_(0)
             above.values.put(y if self._is_plain else y.view(above.shape))
 
-    def _parameters(self, *, half: bool) -> tuple[Tensor, Tensor | None]:
+    def _parameters(self, *, half: bool, anew: bool) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias in the precision of the products."""
-        tensors = [blob.data_tensor for blob in self.blobs]
+        tensors = [blob.values.half(anew=anew) if half else blob.data_tensor for blob in self.blobs]
         if not self.kernel:
             tensors[0] = tensors[0].unsqueeze(2)
-        if half:
-            tensors = [tensor.bfloat16() for tensor in tensors]
         return tensors[0], tensors[1] if len(tensors) > 1 else None
 
     def backward(
@@ -216,7 +214,7 @@ class BaseConvolution(Windowed):
     ) -> None:
         """Write the marked bottoms' diffs; add to the parameters' diffs."""
         lowering, half = self.backward_lowering, computes_bf16()
-        weight, _ = self._parameters(half=half)
+        weight, _ = self._parameters(half=half, anew=not self._forward_is_half)
         for above, below, down in zip(top, bottom, propagate_down, strict=True):
             wanted = [
                 down,

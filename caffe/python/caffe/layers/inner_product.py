@@ -9,8 +9,8 @@ import torch
 
 from caffe.layer import Layer, register
 from caffe.layouts import to_contiguous
-from caffe.precision import HalfCopies, computes_bf16
-from caffe.products import add_product, product
+from caffe.precision import computes_bf16
+from caffe.products import product, put, put_product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,16 +30,17 @@ class InnerProduct(Layer):
     """A dense layer: a weight [num_output, K] (`transpose`: [K, num_output]) and a bias.
 
     Set by the net: `rectify`, that a ReLU in place follows; `is_output`, that none follows, so
-    that it is always computed in float32.
+    that it is always computed in float32; `overwrites`, that backward is to set the weight's diff,
+    and not to add to it.
     """
 
-    rectify = is_output = False
+    rectify = is_output = overwrites = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read inner_product_param and create weight and bias."""
         param = self.param.inner_product_param
         self.transpose = param.transpose
-        self._half = HalfCopies()
+        self._room = torch.empty(0)  # for a gradient in bfloat16
         self.num_output = param.num_output
         self.num_input = math.prod(bottom[0].shape[self.axis(param.axis, bottom[0]) :])
         shape = [self.num_output, self.num_input]
@@ -66,8 +67,8 @@ class InnerProduct(Layer):
         weight = self.blobs[0].data_tensor
         bias = self.blobs[1].data_tensor if len(self.blobs) > 1 else None
         if self._is_half:
-            weight = self._half.of("weight", weight)
-            bias = None if bias is None else bias.bfloat16()
+            weight = self.blobs[0].values.half()
+            bias = None if bias is None else self.blobs[1].values.half()
         y = product(x, weight.t() if self.transpose else weight, bias)
         if self.rectify:
             y.clamp_min_(0)
@@ -86,15 +87,16 @@ class InnerProduct(Layer):
             left, right = (x, dy) if self.transpose else (dy, x)
             total = self.blobs[0].diff_tensor
             if self._is_half and len(x) > _FEW_ROWS:
-                room = self._half.room("gradient", total.shape)
-                total.add_(torch.mm(left.t(), right, out=room))
+                self._room = self._room.to(x.dtype).resize_(total.shape)
+                put(torch.mm(left.t(), right, out=self._room), total, adds=not self.overwrites)
             else:
-                add_product(total, left.to(total.dtype).t(), right.to(total.dtype).t())
+                left, right = (rows.to(total.dtype).t() for rows in (left, right))
+                put_product(left, right, total, adds=not self.overwrites)
         if propagate_down[0]:
             bottom[0].gradient.forget()
             weight = self.blobs[0].data_tensor
             if self._is_half:
-                weight = self._half.last("weight", weight)
+                weight = self.blobs[0].values.half(anew=False)
             dx = product(dy, weight if self.transpose else weight.t()).contiguous()
             bottom[0].gradient.put(dx.view(bottom[0].shape))
 
