@@ -134,7 +134,7 @@ class Worker:
     @property
     def epsilon(self) -> float:
         """The exploration rate now, the mean of all copies'."""
-        return float(np.mean(self._epsilons()))
+        return float(rates.mean()) if isinstance(rates := self._epsilons(), np.ndarray) else rates
 
     @property
     def is_warm(self) -> bool:

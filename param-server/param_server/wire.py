@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from param_server.errors import BadRequest
@@ -169,12 +169,12 @@ def encode_push(push: Push, dtype: str = DTYPE) -> bytes:
 
 def push_fields(push: Push) -> dict[str, Any]:
     """Return a push as a JSON object, the header of its frame; ``decode_push`` reads it."""
-    fields = asdict(push)
+    header = {"kind": "push", "dtype": DTYPE, **vars(push)}  # `asdict` would copy what is in them
     if not push.entries:
-        del fields["entries"]
-    fields["loss"] = _nullable(push.loss)
-    fields["stats"] = {name: _nullable(value) for name, value in push.stats.items()}
-    return {"kind": "push", "dtype": DTYPE, **fields}
+        del header["entries"]
+    header["loss"] = _nullable(push.loss)
+    header["stats"] = {name: _nullable(value) for name, value in push.stats.items()}
+    return header
 
 
 def encode_answer(answer: PushAnswer, model: Model | None = None, dtype: str = DTYPE) -> bytes:
@@ -191,7 +191,7 @@ def encode_model(model: Model, dtype: str = DTYPE) -> bytes:
 
 def answer_fields(answer: PushAnswer) -> dict[str, Any]:
     """Return an answer as a JSON object."""
-    return {**asdict(answer), "counters": answer.counters._asdict()}
+    return {**vars(answer), "counters": answer.counters._asdict()}
 
 
 def read_header(source: Source, length: int) -> tuple[dict[str, Any], int]:

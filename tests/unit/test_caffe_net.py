@@ -239,8 +239,7 @@ def run(net, rng):
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("precision", ["float32", "bf16", "bf16-all"], indirect=True)
-@pytest.mark.usefixtures("precision")
-def test_backward_afresh_is_clearing_and_backward(name):
+def test_backward_afresh_is_clearing_and_backward(name, precision):
     one, other = (large_net(name) for _ in range(2))
     other.share_with(one)
     for seed in range(3):
@@ -249,10 +248,12 @@ def test_backward_afresh_is_clearing_and_backward(name):
         diff = run(other, np.random.default_rng(seed))
         other.clear_param_diffs()
         other.backward(Q_out=diff)
-        assert np.array_equal(one.diff_arena, other.diff_arena)
+        # What is not added to anything may be rounded to bfloat16 on its way.
+        rtol = 0 if precision == "float32" else 2**-8
+        np.testing.assert_allclose(one.diff_arena, other.diff_arena, rtol=rtol, atol=0)
         assert np.abs(one.diff_arena).max() > 0
         one.backward(Q_out=diff)  # which adds, as ever
-        np.testing.assert_allclose(one.diff_arena, 2 * other.diff_arena, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(one.diff_arena, 2 * other.diff_arena, rtol=2**-8, atol=1e-6)
 
 
 def test_backward_afresh_clears_what_no_backward_reaches():

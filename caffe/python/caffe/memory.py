@@ -47,7 +47,7 @@ class Storage:
         CaffeError: If there is not so much.
     """
 
-    __slots__ = ("_flat", "_halves", "_holds", "_host", "_host_is_newer", "is_mirrored")
+    __slots__ = ("_flat", "_halves", "_host", "_host_is_newer", "holds", "is_mirrored")
 
     def __init__(self, count: int, given: NDArray[np.float32] | None = None) -> None:
         try:
@@ -61,7 +61,7 @@ class Storage:
             raise CaffeError(f"{4 * count} bytes do not fit into the memory") from None
         self._flat = flat
         self._halves: dict[tuple[int, torch.Size], torch.Tensor] = {}
-        self._holds = False
+        self.holds = False
         self._host: torch.Tensor | None = None
         self._host_is_newer = False
         self.is_mirrored = is_mirrored(flat)
@@ -92,18 +92,12 @@ class Storage:
 
     # -- copies in bfloat16, in memory that is kept: allocating it costs more than the conversion
 
-    def half(self, start: int, values: torch.Tensor, *, anew: bool) -> torch.Tensor:
-        """Return a copy in bfloat16 of the values here that begin at `start`.
-
-        It may be the one made last where it need not be made anew, or values are held: see `hold`.
-        """
+    def half(self, start: int, values: torch.Tensor) -> torch.Tensor:
+        """Return the copy in bfloat16 of the values here that begin at `start`, made if need be."""
         key = start, values.shape
-        kept = self._halves.get(key)
-        if kept is None:
-            kept = self._halves[key] = torch.empty_like(values, dtype=torch.bfloat16)
-        elif self._holds or not anew:
-            return kept
-        return kept.copy_(values)
+        if key not in self._halves:
+            self._halves[key] = values.bfloat16()
+        return self._halves[key]
 
     def hold(self) -> None:
         """Take it that the values, perhaps new ones, change no more until the next call.
@@ -112,11 +106,11 @@ class Storage:
         """
         for (start, shape), half in self._halves.items():
             half.copy_(self.flat[start : start + shape.numel()].view(shape))
-        self._holds = True
+        self.holds = True
 
     def release(self) -> None:
         """Take it that values may change at any time, as if nobody had called `hold`."""
-        self._holds = False
+        self.holds = False
 
 
 def _numpy_dtype() -> str:
@@ -126,7 +120,7 @@ def _numpy_dtype() -> str:
 class Memory:
     """A blob's data, or its diff."""
 
-    __slots__ = ("_dims", "_newer", "_scale", "_tensor", "_viewed", "start", "storage")
+    __slots__ = ("_dims", "_half", "_newer", "_scale", "_tensor", "_viewed", "start", "storage")
 
     def __init__(self, storage: Storage, dims: tuple[int, ...]) -> None:
         self.storage = storage
@@ -140,6 +134,7 @@ class Memory:
         self.storage, self.start, self._dims = storage, start, dims
         self._tensor = self._part(storage.flat)
         self._newer: torch.Tensor | None = None
+        self._half: torch.Tensor | None = None  # that nets which share the storage share
         self._scale = 1.0
 
     def share(self, owner: Memory, dims: tuple[int, ...]) -> None:
@@ -173,7 +168,13 @@ class Memory:
 
     def half(self, *, anew: bool = True) -> torch.Tensor:
         """The values in bfloat16 and Caffe's layout: a copy, or if not `anew` that made last."""
-        return self.storage.half(self.start, self.tensor, anew=anew)
+        if torch.compiler.is_compiling():  # which has its own way with temporary values
+            return self.tensor.bfloat16()
+        if self._half is None:
+            self._half = self.storage.half(self.start, self.tensor)
+        if anew and not self.storage.holds:
+            self._half.copy_(self.tensor)
+        return self._half
 
     def numpy(self) -> NDArray[np.float32]:
         """The values in Caffe's layout, as a live view."""

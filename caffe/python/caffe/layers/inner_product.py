@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from caffe.memory import Memory
 
 
-# With fewer, a gradient takes as long as its memory: a product in bfloat16 to be added is slower.
+# With fewer, a gradient takes as long as its memory: to add a product in bfloat16 is slower.
 _FEW_ROWS = 64
 
 
@@ -86,7 +86,7 @@ class InnerProduct(Layer):
         if self.wants_gradient(0):
             left, right = (x, dy) if self.transpose else (dy, x)
             total = self.blobs[0].diff_tensor
-            if self._is_half and len(x) > _FEW_ROWS:
+            if self._is_half and (self.overwrites or len(x) > _FEW_ROWS):
                 self._room = self._room.to(x.dtype).resize_(total.shape)
                 put(torch.mm(left.t(), right, out=self._room), total, adds=not self.overwrites)
             else:
