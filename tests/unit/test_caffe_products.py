@@ -51,13 +51,27 @@ def test_factors_and_bias_stay_as_they_are():
     assert all(map(torch.equal, (left, right, bias), kept))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_precisions_are_pytorchs(dtype, monkeypatch):
+def test_double_precision_is_pytorchs(monkeypatch):
     monkeypatch.setattr(products, "_linear", None)  # would fail if it were called
-    left, right = matrix(32, 1024, "rows", dtype), matrix(64, 1024, "rows", dtype)
-    result = products.product(left, right)
-    assert result.dtype is dtype
-    assert np.allclose(result.double(), expected(left, right), rtol=1e-2)
+    left, right = (matrix(n, 1024, "rows", torch.float64) for n in (32, 64))
+    assert torch.equal(products.product(left, right), expected(left, right))
+
+
+@pytest.mark.parametrize("shape", LARGE + SMALL)
+@pytest.mark.parametrize("rights", ["rows", "columns"])
+@pytest.mark.parametrize("supported", [True, False])
+def test_products_of_bfloat16_are_rounded_once_or_twice(shape, rights, supported, monkeypatch):
+    if not supported:
+        monkeypatch.setattr(products, "_DTYPES", [torch.float32])
+    rows, inner, columns = shape
+    left = matrix(rows, inner, "rows", torch.bfloat16)
+    right = matrix(columns, inner, rights, torch.bfloat16)
+    bias = torch.arange(float(columns)).remainder(7).bfloat16()
+    for given in (None, bias):
+        result = products.product(left, right, given)
+        assert result.dtype is torch.bfloat16
+        exact = expected(left, right, 0 if given is None else given.double())
+        assert np.allclose(result.double(), exact, rtol=2**-7, atol=1)
 
 
 def test_large_ones_are_onednns_where_it_is(monkeypatch):

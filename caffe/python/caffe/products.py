@@ -3,7 +3,8 @@
 PyTorch leaves products of float32 to MKL, which has no AVX-512 for a processor of AMD's: 107
 GFLOP/s on one core of Zen 5, where oneDNN, which computes the convolutions, reaches 240.  So large
 ones go to oneDNN, by the operator that PyTorch's own compiler uses for linear layers.  It takes
-10 µs to call, so small ones stay with PyTorch.
+10 µs to call, so small ones stay with PyTorch.  Products of bfloat16 are oneDNN's in any case, but
+here the smaller matrix is the second one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ _FEW = 16  # rows: a second matrix of fewer leaves vector units idle
 _PIECE = 1 << 20  # values: more are slow to allocate, and leave the cache before they are added
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 _IS_THERE: bool = _HAS_ONEDNN and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_DTYPES = [torch.float32]
+if _IS_THERE and torch.ops.mkldnn._is_mkldnn_bf16_supported():  # noqa: SLF001
+    _DTYPES.append(torch.bfloat16)
 
 
 def product(left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -59,7 +63,7 @@ def _is_for_onednn(left: Tensor, right: Tensor) -> bool:
     return (
         _IS_THERE
         and not torch.compiler.is_compiling()  # the compiler knows the operator with packed weights
-        and left.dtype is torch.float32
+        and left.dtype in _DTYPES
         and left.device.type == "cpu"
         and left.numel() * len(right) >= _LARGE
         and _is_dense(left)
