@@ -106,7 +106,7 @@ class Storage:
         """
         for (start, shape), half in self._halves.items():
             half.copy_(self.flat[start : start + shape.numel()].view(shape))
-        # A pass that a GPU has recorded does what it did then, whether values are still held or not.
+        # A pass that a GPU has recorded does what it did then, held or not.
         self.holds = not self.is_mirrored
 
     def release(self) -> None:
