@@ -306,11 +306,14 @@ def test_workers_in_threads_wait_for_each_other_and_converge(tmp_path, policy):
     quadratic = Quadratic(tmp_path, policy, rate=0.2)
     store = quadratic.store
     spread = []
+    all_push = threading.Barrier(3)  # a fast machine would have one done before the next begins
 
     def work(name):
         gradient = np.empty(store.layout.size, np.float32)
         done = 0
         while done < 40:
+            if done == 1:
+                all_push.wait(60)
             model = store.read(out=np.empty(store.layout.size, np.float32))
             np.copyto(gradient, model.weights)
             push = make_push(
