@@ -322,3 +322,13 @@ def test_parameters_stay_where_some_are_frozen():
     values, diffs = np.zeros((2, net.param_arena.size), np.float32)
     assert not net.move_params(values, diffs)
     assert not np.may_share_memory(net.param_arena, values)
+
+
+def test_parameters_may_be_set_from_a_view_of_themselves():
+    net = large_net()
+    expected = net.param_arena[::-1].copy()
+    net.set_params(net.param_arena[::-1])
+    assert np.array_equal(net.param_arena, expected)
+    with pytest.raises(ValueError, match="broadcast"):
+        net.set_params(net.param_arena[:3])
+    assert np.array_equal(net.param_arena, expected)

@@ -223,7 +223,7 @@ class Network(Construction):
         copies in bfloat16, is made here.
         """
         own = self.param_arena
-        if not np.may_share_memory(own, values):
+        if values.shape != own.shape or values.ctypes.data != own.ctypes.data:
             np.copyto(own, values)
         self.arena.values.hold()
 
